@@ -1,0 +1,82 @@
+//! TLS for the stand-in, by a certificate authority made on the spot.
+
+use std::io;
+use std::net::TcpStream;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+
+use rcgen::{BasicConstraints, CertificateParams, CertifiedIssuer, IsCa, KeyPair, date_time_ymd};
+use rustls::pki_types::PrivateKeyDer;
+use rustls::{ServerConfig, ServerConnection, StreamOwned};
+
+use super::stand_in::{StandIn, Stream};
+
+pub struct Ca(CertifiedIssuer<'static, KeyPair>);
+
+/// What is wrong with a certificate.
+#[derive(Clone, Copy, Debug)]
+pub enum Certificate {
+    Good,
+    OfAnotherHost,
+    Expired,
+}
+
+impl Ca {
+    pub fn new() -> Self {
+        let mut params = CertificateParams::new(Vec::new()).unwrap();
+        params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
+        Self(CertifiedIssuer::self_signed(params, KeyPair::generate().unwrap()).unwrap())
+    }
+
+    pub fn pem(&self) -> String {
+        self.0.pem()
+    }
+
+    /// The settings of a server at 127.0.0.1 and localhost.
+    pub fn server(&self, certificate: Certificate) -> Arc<ServerConfig> {
+        let names = match certificate {
+            Certificate::OfAnotherHost => vec!["elsewhere.example".to_owned()],
+            _ => vec!["localhost".to_owned(), "127.0.0.1".to_owned()],
+        };
+        let mut params = CertificateParams::new(names).unwrap();
+        if let Certificate::Expired = certificate {
+            params.not_before = date_time_ymd(2001, 1, 1);
+            params.not_after = date_time_ymd(2002, 1, 1);
+        }
+        let key = KeyPair::generate().unwrap();
+        let chain = vec![params.signed_by(&key, &self.0).unwrap().der().clone()];
+        let key = PrivateKeyDer::try_from(key.serialize_der()).unwrap();
+        let provider = Arc::new(rustls::crypto::ring::default_provider());
+        let config = ServerConfig::builder_with_provider(provider)
+            .with_safe_default_protocol_versions()
+            .unwrap()
+            .with_no_client_auth()
+            .with_single_cert(chain, key)
+            .unwrap();
+        Arc::new(config)
+    }
+}
+
+/// A stand-in behind TLS, and its count of handshakes.
+pub fn stand_in(config: Arc<ServerConfig>) -> (StandIn, Arc<AtomicUsize>) {
+    let handshakes = Arc::new(AtomicUsize::new(0));
+    let count = Arc::clone(&handshakes);
+    let server = StandIn::start_with(move |stream| {
+        let stream = accept(&config, stream)?;
+        count.fetch_add(1, Ordering::SeqCst);
+        Ok(Box::new(stream) as Box<dyn Stream>)
+    });
+    (server, handshakes)
+}
+
+/// Makes the handshake.
+pub fn accept(
+    config: &Arc<ServerConfig>,
+    mut stream: TcpStream,
+) -> io::Result<StreamOwned<ServerConnection, TcpStream>> {
+    let mut tls = ServerConnection::new(Arc::clone(config)).map_err(io::Error::other)?;
+    while tls.is_handshaking() {
+        tls.complete_io(&mut stream)?;
+    }
+    Ok(StreamOwned::new(tls, stream))
+}
