@@ -1,9 +1,9 @@
 //! The prompt for the password, and the terminal as it was before it.
 //!
 //! rpassword turns echo, line editing and signals off while it reads. Left by a
-//! signal, it leaves the terminal so; and it writes the prompt before it turns echo
-//! off, so that what is typed at once can be seen. Here echo is off before the
-//! prompt, and whatever ends the program at the prompt restores the terminal first.
+//! signal, it leaves the terminal so; and it writes the prompt first, so that what is
+//! typed at once can be seen or lost. Here the terminal is as rpassword wants it before
+//! the prompt, and whatever ends the program at the prompt restores it first.
 
 /// Asks on the terminal, whatever standard input and output are.
 #[cfg(not(unix))]
@@ -46,7 +46,9 @@ mod unix {
         let _ = BEFORE.set((terminal, before));
         let handlers = Handlers::install();
         let mut silent = before;
-        silent.c_lflag &= !libc::ECHO;
+        silent.c_lflag &= !(libc::ECHO | libc::ECHONL | libc::ICANON | libc::ISIG);
+        silent.c_cc[libc::VMIN] = 1;
+        silent.c_cc[libc::VTIME] = 0;
         set_modes(terminal, &silent);
         let password = rpassword::prompt_password(prompt);
         set_modes(terminal, &before);
