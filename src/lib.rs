@@ -58,3 +58,8 @@ pub use client::Client;
 pub use error::{Error, Request, Stage};
 pub use secret::{AccessToken, Credentials, Password, RefreshToken};
 pub use session::Session;
+
+/// The example in the README, as a test.
+#[cfg(doctest)]
+#[doc = include_str!("../README.md")]
+struct Readme;
