@@ -19,6 +19,7 @@ use crate::error::{Error, Request};
 use crate::failure::{Again, Failure};
 use crate::secret::{AccessToken, Credentials, MAX_SECRET, Password, RefreshToken};
 use crate::session::{Session, check_access_token};
+use crate::signed_in::SignedIn;
 
 /// How many redirects a GET follows.
 const MAX_REDIRECTS: usize = 5;
@@ -55,7 +56,14 @@ struct SignInRequest<'a> {
     password: &'a str,
 }
 
-/// The answer to `sign_in`, in so far as it is known. Without `Debug`: it holds tokens.
+/// The body of a request to `sign_in/refresh`. Without `Debug`: it holds tokens.
+#[derive(Serialize)]
+struct RefreshRequest<'a> {
+    access_token: &'a AccessToken,
+    refresh_token: &'a RefreshToken,
+}
+
+/// The answer to `sign_in` and to `sign_in/refresh`, in so far as it is known. Without `Debug`: it holds tokens.
 #[derive(Deserialize)]
 struct SignInAnswer {
     access_token: String,
@@ -128,17 +136,52 @@ impl Client {
     pub fn sign_in(&self, email: &str, password: &Password) -> Result<Session, Error> {
         check_argument("user name", email)?;
         check_argument("password", password.as_str())?;
-        let body = serde_json::to_vec(&SignInRequest {
+        let request = SignInRequest {
             email,
             password: password.as_str(),
-        })
-        .map_err(|_| Error::setting("password", "can't be sent as JSON"))?;
-        let secrets = [password.as_str(), &self.shared.credentials.app_code];
-        let tokens = self.post("sign_in/", &body).and_then(|response| {
-            let response = self.accept(response, Request::SignIn, &secrets)?;
-            self.tokens(response)
-        });
+        };
+        let tokens = self.tokens("sign_in/", &request, &[password.as_str()]);
         Ok(self.session(email, tokens.map_err(|failure| failure.error)?))
+    }
+
+    /// Changes the tokens of a session for new ones. The old ones may be of no more use
+    /// then, so replace the whole session; a refresh token that the answer doesn't
+    /// replace is kept.
+    ///
+    /// # Errors
+    /// [`Error::SignInAgain`] if the server refuses (any 4xx but 408 and 429), or if
+    /// the session has no refresh token; [`Error::Setting`] if the session is another
+    /// address's or application's; and whatever else can go wrong with a call but
+    /// [`Error::Output`].
+    pub fn refresh(&self, session: &Session) -> Result<Session, Error> {
+        self.check_session(session)?;
+        let Some(refresh_token) = &session.refresh_token else {
+            return Err(Error::SignInAgain {
+                status: None,
+                text: None,
+            });
+        };
+        let request = RefreshRequest {
+            access_token: &session.access_token,
+            refresh_token,
+        };
+        let secrets = [session.access_token.as_str(), refresh_token.as_str()];
+        let tokens = self.tokens("sign_in/refresh", &request, &secrets);
+        let tokens = tokens.map_err(|failure| refused_refresh(failure.error))?;
+        let mut refreshed = self.session(&session.user_name, tokens);
+        refreshed.refresh_token = refreshed
+            .refresh_token
+            .or_else(|| session.refresh_token.clone());
+        Ok(refreshed)
+    }
+
+    /// Makes a handle whose calls always use a fresh token of this session.
+    ///
+    /// # Errors
+    /// [`Error::Setting`] if the session is another address's or application's.
+    pub fn signed_in(&self, session: Session) -> Result<SignedIn, Error> {
+        self.check_session(&session)?;
+        Ok(SignedIn::new(self.clone(), session))
     }
 
     /// Reads the account's data sets: the answer's JSON.
@@ -330,7 +373,17 @@ impl Client {
         .into())
     }
 
-    fn tokens(&self, response: Response<Body>) -> Result<SignInAnswer, Failure> {
+    /// Asks for tokens: sends the request, and takes them from the answer.
+    fn tokens(
+        &self,
+        resource: &str,
+        request: &impl Serialize,
+        secrets: &[&str],
+    ) -> Result<SignInAnswer, Failure> {
+        let body = serde_json::to_vec(request)
+            .map_err(|_| Error::setting("request", "can't be written as JSON"))?;
+        let secrets = [secrets, &[&self.shared.credentials.app_code]].concat();
+        let response = self.accept(self.post(resource, &body)?, Request::SignIn, &secrets)?;
         let body = answer::read(response, MAX_SIGN_IN, &self.shared.host)?;
         // serde would take an array's elements for the members, too.
         if !body.trim_ascii_start().starts_with(b"{") {
@@ -339,9 +392,17 @@ impl Client {
                 .unwrap_or_else(|| Error::answer("its JSON is no object").into()));
         }
         let tokens: SignInAnswer = answer::parse(&body)?;
-        check_access_token(&AccessToken::new(tokens.access_token.as_str()))
-            .map_err(Error::answer)?;
+        let access_token = AccessToken::new(tokens.access_token.as_str());
+        check_access_token(&access_token).map_err(Error::answer)?;
         Ok(tokens)
+    }
+
+    fn check_session(&self, session: &Session) -> Result<(), Error> {
+        if session.base_url == self.base_url() && session.app_id == self.app_id() {
+            return Ok(());
+        }
+        let reason = "it was made at another address or with another app id";
+        Err(Error::setting("session", reason))
     }
 
     fn session(&self, user_name: &str, tokens: SignInAnswer) -> Session {
@@ -357,6 +418,24 @@ impl Client {
             refresh_token,
             tokens.expires_in.and_then(|seconds| seconds.as_f64()),
         )
+    }
+}
+
+/// The error of a refresh: one that is refused can only be mended by signing in.
+fn refused_refresh(error: Error) -> Error {
+    match error {
+        Error::Status {
+            status: 408 | 429, ..
+        } => error,
+        Error::Status {
+            status: status @ 400..=499,
+            text,
+        }
+        | Error::Refused { status, text, .. } => Error::SignInAgain {
+            status: Some(status),
+            text,
+        },
+        other => other,
     }
 }
 

@@ -18,6 +18,9 @@
 //! [`Client::get`] reads any other resource into a type of yours, and
 //! [`Client::copy`] copies one, however long, to a writer.
 //!
+//! A token lives for about an hour. [`Client::signed_in`] makes a handle whose calls
+//! refresh it in time; a [`Session`] can be stored and loaded with serde.
+//!
 //! The API is a legacy one: HERE issues no new app codes. This client follows its
 //! documented protocol.
 //!
@@ -51,6 +54,7 @@ mod json;
 mod proxy;
 mod secret;
 mod session;
+mod signed_in;
 
 pub use answer::{Check, Copied};
 pub use builder::ClientBuilder;
@@ -58,6 +62,7 @@ pub use client::Client;
 pub use error::{Error, Request, Stage};
 pub use secret::{AccessToken, Credentials, Password, RefreshToken};
 pub use session::Session;
+pub use signed_in::SignedIn;
 
 /// The example in the README, as a test.
 #[cfg(doctest)]
