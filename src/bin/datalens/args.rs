@@ -18,6 +18,8 @@ Options:
       --header         print 'Authorization: Bearer <token>', for curl -H @-
       --password-stdin read the password from standard input, up to its end,
                        less one final line break
+  -s, --session FILE   keep the session in FILE: a token that is still good is used,
+                       an old one refreshed; else the password is asked for
       --base-url URL   another address than https://datalens.api.here.com
       --cacert FILE    PEM certificates to trust instead of the built-in ones
       --timeout SECONDS
@@ -36,6 +38,8 @@ Environment:
 Whatever --timeout is: a name is looked up within 10 s, a connection (TLS included)
 made within 15 s, an answer begun within 60 s, no stall in a body lasts longer than
 60 s, and a sign-in is over within 60 s.
+
+A session in FILE is one account's; only its owner can read it. 'rm FILE' forgets it.
 
 Exit status:
   0    done
@@ -60,6 +64,7 @@ pub(crate) struct Options {
     pub(crate) user_name: String,
     pub(crate) print: Print,
     pub(crate) password_stdin: bool,
+    pub(crate) session: Option<PathBuf>,
     pub(crate) base_url: Option<String>,
     pub(crate) cacert: Option<PathBuf>,
     pub(crate) timeout: Option<Duration>,
@@ -103,6 +108,7 @@ struct Asked {
     token: bool,
     header: bool,
     password_stdin: bool,
+    session: Option<OsString>,
     base_url: Option<OsString>,
     cacert: Option<OsString>,
     timeout: Option<OsString>,
@@ -128,14 +134,16 @@ fn read(arguments: &[OsString]) -> Result<Asked, String> {
             ("-t" | "--token", None) => asked.token = true,
             ("--header", None) => asked.header = true,
             ("--password-stdin", None) => asked.password_stdin = true,
-            ("--base-url" | "--cacert" | "--timeout", _) => {
+            ("-s" | "--session" | "--base-url" | "--cacert" | "--timeout", _) => {
                 let value = attached.or_else(|| arguments.next().cloned());
                 let place = match name.as_str() {
+                    "-s" | "--session" => &mut asked.session,
                     "--base-url" => &mut asked.base_url,
                     "--cacert" => &mut asked.cacert,
                     _ => &mut asked.timeout,
                 };
                 if place.is_some() {
+                    let name = if name == "-s" { "--session" } else { &name };
                     return Err(format!("{name} is given twice"));
                 }
                 *place = Some(value.ok_or_else(|| format!("{name} needs a value"))?);
@@ -202,7 +210,8 @@ impl Asked {
                 .base_url
                 .map(|url| utf8("--base-url", url))
                 .transpose()?,
-            cacert: self.cacert.map(PathBuf::from),
+            session: self.session.map(path("--session")).transpose()?,
+            cacert: self.cacert.map(path("--cacert")).transpose()?,
             timeout: self.timeout.map(seconds).transpose()?,
         })
     }
@@ -212,6 +221,13 @@ fn utf8(name: &str, value: OsString) -> Result<String, String> {
     value
         .into_string()
         .map_err(|_| format!("{name} isn't UTF-8"))
+}
+
+fn path(name: &'static str) -> impl FnOnce(OsString) -> Result<PathBuf, String> {
+    move |value| match value.is_empty() {
+        true => Err(format!("{name} needs the name of a file")),
+        false => Ok(value.into()),
+    }
 }
 
 fn seconds(value: OsString) -> Result<Duration, String> {
@@ -304,6 +320,11 @@ mod tests {
                 &["me", "-t", "--header"],
                 "--token and --header exclude each other",
             ),
+            (
+                &["me", "-s", "a", "--session=b"],
+                "--session is given twice",
+            ),
+            (&["me", "--session="], "--session needs the name of a file"),
             (&["me", "a", "-t"], "--token takes no RESOURCE"),
             (&["me", "a", "--header"], "--header takes no RESOURCE"),
         ] {
@@ -324,6 +345,7 @@ mod tests {
             "--token",
             "--header",
             "--password-stdin",
+            "--session",
             "--base-url",
             "--cacert",
             "--timeout",

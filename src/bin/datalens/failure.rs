@@ -13,6 +13,10 @@ pub(crate) enum Failure {
     Local(String),
     /// Usage, a setting, no password.
     Setting(String),
+    /// Another process holds the session for too long.
+    Busy(String),
+    /// A refresh was refused, and no password is to be had.
+    NoPassword(Error, String),
     /// The library's.
     Client(Error),
     /// Ctrl-C at the prompt.
@@ -45,6 +49,8 @@ impl Failure {
             Self::OutputClosed => 0,
             Self::Local(_) => 1,
             Self::Setting(_) => 2,
+            Self::NoPassword(..) => 3,
+            Self::Busy(_) => 4,
             Self::Interrupted => 130,
             Self::Client(error) => match error {
                 Error::Setting { .. } => 2,
@@ -65,7 +71,8 @@ impl Failure {
 impl fmt::Display for Failure {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::Local(reason) | Self::Setting(reason) => f.write_str(reason),
+            Self::Local(reason) | Self::Setting(reason) | Self::Busy(reason) => f.write_str(reason),
+            Self::NoPassword(refusal, reason) => write!(f, "{refusal}; {reason}"),
             Self::Client(error) => {
                 write!(f, "{error}")?;
                 if let Error::Unreachable {

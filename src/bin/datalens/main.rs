@@ -5,20 +5,31 @@
 mod args;
 mod environment;
 mod failure;
+#[cfg(unix)]
+mod keeper;
 mod output;
 mod password;
+#[cfg(unix)]
+mod session_file;
 mod terminal;
 
+use std::cell::OnceCell;
 use std::env;
 use std::fs::File;
 use std::io::{self, Read, Write};
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
-use here_datalens::{Client, ClientBuilder, Credentials};
+#[cfg(unix)]
+use here_datalens::Error;
+use here_datalens::{Client, ClientBuilder, Credentials, Password, Session};
 
 use crate::args::{Command, Options, Print};
 use crate::failure::Failure;
+#[cfg(unix)]
+use crate::keeper::Keeper;
+#[cfg(unix)]
+use crate::session_file::SessionFile;
 
 /// More than any bundle of certificates, and little enough to read at once.
 const MAX_CACERT: u64 = 8 * 1024 * 1024;
@@ -45,17 +56,71 @@ fn main() -> ExitCode {
 }
 
 fn run(options: &Options) -> Result<(), Failure> {
-    let client = with_certificates(settings(options)?, options)?.build()?;
+    let settings = settings(options)?;
     if let Print::Resource(resource) = &options.print {
         Client::check_resource(resource)?;
     }
-    let password = password::obtain(options.password_stdin)?;
-    let session = client.sign_in(&options.user_name, &password)?;
+    let kept = OnceCell::new();
+    // The certificates are read and TLS set up once, and only if they are needed.
+    let client = || -> Result<Client, Failure> {
+        if let Some(client) = kept.get() {
+            return Ok(Client::clone(client));
+        }
+        let client = with_certificates(settings.clone(), options)?.build()?;
+        Ok(kept.get_or_init(|| client).clone())
+    };
+    let password = || password::obtain(options.password_stdin);
+    if let Some(file) = &options.session {
+        return run_with_session(options, file, &settings, &client, &password);
+    }
+    let client = client()?;
+    let session = client.sign_in(&options.user_name, &password()?)?;
+    print(&options.print, &session, &|| Ok(client.clone()))
+}
+
+#[cfg(unix)]
+fn run_with_session(
+    options: &Options,
+    file: &Path,
+    settings: &ClientBuilder,
+    client: &dyn Fn() -> Result<Client, Failure>,
+    password: &dyn Fn() -> Result<Password, Failure>,
+) -> Result<(), Failure> {
+    let account = settings.clone().build()?;
+    let file = SessionFile::new(file, &account, &options.user_name);
+    let mut keeper = Keeper::new(file, &options.user_name, client, password);
+    let session = keeper.session()?;
+    match print(&options.print, &session, client) {
+        // Nothing has been printed yet.
+        Err(Failure::Client(refusal @ Error::Refused { status: 401, .. })) => {
+            let session = keeper.after(session.access_token(), refusal)?;
+            print(&options.print, &session, client)
+        }
+        other => other,
+    }
+}
+
+#[cfg(not(unix))]
+fn run_with_session(
+    _: &Options,
+    _: &Path,
+    _: &ClientBuilder,
+    _: &dyn Fn() -> Result<Client, Failure>,
+    _: &dyn Fn() -> Result<Password, Failure>,
+) -> Result<(), Failure> {
+    Err(Failure::Setting("--session is for Unix alone".into()))
+}
+
+fn print(
+    what: &Print,
+    session: &Session,
+    client: &dyn Fn() -> Result<Client, Failure>,
+) -> Result<(), Failure> {
     let token = session.access_token().as_str();
-    match &options.print {
+    match what {
         Print::Token => output::text(&format!("{token}\n")),
         Print::Header => output::text(&format!("Authorization: Bearer {token}\n")),
-        Print::Resource(resource) => output::resource(&client, &session, resource),
+        Print::Resource(resource) => output::resource(&client()?, session, resource),
     }
 }
 
