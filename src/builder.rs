@@ -1,5 +1,6 @@
 //! The settings of a client, and their check.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use ureq::tls::{Certificate, PemItem, RootCerts, TlsConfig, parse_pem};
@@ -9,6 +10,7 @@ use crate::client::Client;
 use crate::connection::{self, KEPT};
 use crate::error::Error;
 use crate::proxy;
+use crate::retry::Retries;
 use crate::secret::Credentials;
 
 /// HERE's own address.
@@ -37,6 +39,7 @@ pub struct ClientBuilder {
     proxy: proxy::Setting,
     user_agent: String,
     pub(crate) limits: Limits,
+    retries: Retries,
 }
 
 /// The limits of a call.
@@ -68,6 +71,7 @@ impl ClientBuilder {
                 sign_in: Duration::from_secs(60),
                 body: 64 * 1024 * 1024,
             },
+            retries: Retries::default(),
         }
     }
 
@@ -155,6 +159,25 @@ impl ClientBuilder {
         self
     }
 
+    /// Sets how often a call is sent again after a failure that may pass: any call if
+    /// no connection could be made, or if the answer was 429 or 503; a read also on
+    /// 500, 502 and 504, a reset, a timeout, and an answer that was cut, as long as
+    /// none of it has been handed on.
+    ///
+    /// The wait is what the answer's `Retry-After` says, up to a minute; else half a
+    /// second and twice as much each time, with jitter. [`timeout`](Self::timeout)
+    /// holds for each try. Defaults to 0.
+    pub fn retries(mut self, most: u32) -> Self {
+        self.retries.most = most;
+        self
+    }
+
+    /// Sets what is called before each retry, with the failure and the wait.
+    pub fn on_retry(mut self, tell: impl Fn(&Error, Duration) + Send + Sync + 'static) -> Self {
+        self.retries.tell = Some(Arc::new(tell));
+        self
+    }
+
     /// Checks the settings and makes the client. Sends nothing.
     ///
     /// # Errors
@@ -197,6 +220,7 @@ impl ClientBuilder {
             base_url,
             self.credentials,
             self.limits,
+            self.retries,
         ))
     }
 }

@@ -17,6 +17,7 @@ use crate::builder::{ClientBuilder, Limits};
 use crate::echo;
 use crate::error::{Error, Request};
 use crate::failure::{Again, Failure};
+use crate::retry::{Method, Retries};
 use crate::secret::{AccessToken, Credentials, MAX_SECRET, Password, RefreshToken};
 use crate::session::{Session, check_access_token};
 use crate::signed_in::SignedIn;
@@ -47,6 +48,7 @@ struct Shared {
     /// `app_id=…&app_code=…`, encoded: a part of every URL.
     query: String,
     limits: Limits,
+    retries: Retries,
 }
 
 /// The body of a request to `sign_in`. Without `Debug`: it holds a password.
@@ -90,6 +92,7 @@ impl Client {
         base_url: BaseUrl,
         credentials: Credentials,
         limits: Limits,
+        retries: Retries,
     ) -> Self {
         let pair = [
             encode(&credentials.app_id, is_unreserved),
@@ -104,6 +107,7 @@ impl Client {
                 credentials,
                 query: format!("app_id={}&app_code={}", pair[0], pair[1]),
                 limits,
+                retries,
             }),
         }
     }
@@ -140,8 +144,8 @@ impl Client {
             email,
             password: password.as_str(),
         };
-        let tokens = self.tokens("sign_in/", &request, &[password.as_str()]);
-        Ok(self.session(email, tokens.map_err(|failure| failure.error)?))
+        let tokens = self.tokens("sign_in/", &request, &[password.as_str()])?;
+        Ok(self.session(email, tokens))
     }
 
     /// Changes the tokens of a session for new ones. The old ones may be of no more use
@@ -167,7 +171,7 @@ impl Client {
         };
         let secrets = [session.access_token.as_str(), refresh_token.as_str()];
         let tokens = self.tokens("sign_in/refresh", &request, &secrets);
-        let tokens = tokens.map_err(|failure| refused_refresh(failure.error))?;
+        let tokens = tokens.map_err(refused_refresh)?;
         let mut refreshed = self.session(&session.user_name, tokens);
         refreshed.refresh_token = refreshed
             .refresh_token
@@ -242,11 +246,10 @@ impl Client {
         check_access_token(token).map_err(|reason| Error::setting("access token", reason))?;
         let path = self.with_credentials(self.shared.base_url.path(&checked(resource)?));
         let mut once = || self.follow(token, &path).and_then(&mut take);
-        match once() {
+        self.shared.retries.run(Method::Get, || match once() {
             Err(failure) if failure.again == Again::GetAtOnce => once(),
             other => other,
-        }
-        .map_err(|failure| failure.error)
+        })
     }
 
     /// Sends a GET, and again to wherever the same origin redirects it.
@@ -355,8 +358,9 @@ impl Client {
             Some(Target::Here(_)) => Some(self.shared.base_url.origin.to_string()),
             _ => None,
         };
+        let after = retry_after(&response);
         let text = answer::error_text(response, secrets, self.shared.limits.stall);
-        Err(match status {
+        let error = match status {
             401 | 403 => Error::Refused {
                 status,
                 request,
@@ -369,8 +373,8 @@ impl Client {
             },
             400..=599 => Error::Status { status, text },
             _ => Error::Status { status, text: None },
-        }
-        .into())
+        };
+        Err(Failure::status(error, status, after))
     }
 
     /// Asks for tokens: sends the request, and takes them from the answer.
@@ -379,22 +383,15 @@ impl Client {
         resource: &str,
         request: &impl Serialize,
         secrets: &[&str],
-    ) -> Result<SignInAnswer, Failure> {
+    ) -> Result<SignInAnswer, Error> {
         let body = serde_json::to_vec(request)
             .map_err(|_| Error::setting("request", "can't be written as JSON"))?;
         let secrets = [secrets, &[&self.shared.credentials.app_code]].concat();
-        let response = self.accept(self.post(resource, &body)?, Request::SignIn, &secrets)?;
-        let body = answer::read(response, MAX_SIGN_IN, &self.shared.host)?;
-        // serde would take an array's elements for the members, too.
-        if !body.trim_ascii_start().starts_with(b"{") {
-            return Err(answer::parse::<Value>(&body)
-                .err()
-                .unwrap_or_else(|| Error::answer("its JSON is no object").into()));
-        }
-        let tokens: SignInAnswer = answer::parse(&body)?;
-        let access_token = AccessToken::new(tokens.access_token.as_str());
-        check_access_token(&access_token).map_err(Error::answer)?;
-        Ok(tokens)
+        self.shared.retries.run(Method::Post, || {
+            let response = self.post(resource, &body)?;
+            let response = self.accept(response, Request::SignIn, &secrets)?;
+            tokens_in(&answer::read(response, MAX_SIGN_IN, &self.shared.host)?)
+        })
     }
 
     fn check_session(&self, session: &Session) -> Result<(), Error> {
@@ -419,6 +416,26 @@ impl Client {
             tokens.expires_in.and_then(|seconds| seconds.as_f64()),
         )
     }
+}
+
+fn tokens_in(body: &[u8]) -> Result<SignInAnswer, Failure> {
+    // serde would take an array's elements for the members, too.
+    if !body.trim_ascii_start().starts_with(b"{") {
+        return Err(answer::parse::<Value>(body)
+            .err()
+            .unwrap_or_else(|| Error::answer("its JSON is no object").into()));
+    }
+    let tokens: SignInAnswer = answer::parse(body)?;
+    let access_token = AccessToken::new(tokens.access_token.as_str());
+    check_access_token(&access_token).map_err(Error::answer)?;
+    Ok(tokens)
+}
+
+/// How long an answer asks to wait: `Retry-After` in seconds (RFC 9110, section 10.2.3).
+fn retry_after(response: &Response<Body>) -> Option<Duration> {
+    let value = response.headers().get(header::RETRY_AFTER)?;
+    let seconds = value.to_str().ok()?.trim().parse().ok()?;
+    Some(Duration::from_secs(seconds))
 }
 
 /// The error of a refresh: one that is refused can only be mended by signing in.

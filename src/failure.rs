@@ -1,6 +1,7 @@
 //! From ureq's errors to ours, and which calls may be sent again after which failure.
 
 use std::io;
+use std::time::Duration;
 
 use ureq::Timeout;
 
@@ -12,6 +13,8 @@ use crate::error::{Error, Stage};
 pub(crate) struct Failure {
     pub(crate) error: Error,
     pub(crate) again: Again,
+    /// How long the server asks to wait.
+    pub(crate) after: Option<Duration>,
 }
 
 /// Which calls may be sent again after a failure.
@@ -29,16 +32,31 @@ pub(crate) enum Again {
 
 impl From<Error> for Failure {
     fn from(error: Error) -> Self {
-        Self {
-            error,
-            again: Again::None,
-        }
+        Self::new(error, Again::None)
     }
 }
 
 impl Failure {
     fn new(error: Error, again: Again) -> Self {
-        Self { error, again }
+        Self {
+            error,
+            again,
+            after: None,
+        }
+    }
+
+    /// An answer with another status than 200.
+    pub(crate) fn status(error: Error, status: u16, after: Option<Duration>) -> Self {
+        let again = match status {
+            429 | 503 => Again::Any,
+            500 | 502 | 504 => Again::Get,
+            _ => Again::None,
+        };
+        Self {
+            error,
+            again,
+            after,
+        }
     }
 
     /// An answer that ended too early.

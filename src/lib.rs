@@ -52,6 +52,7 @@ mod error;
 mod failure;
 mod json;
 mod proxy;
+mod retry;
 mod secret;
 mod session;
 mod signed_in;

@@ -25,6 +25,9 @@ Options:
       --timeout SECONDS
                        the most that each whole call may take, its body included;
                        none by default
+      --retry N        send a call again, up to N times, after a failure that may pass:
+                       no connection, 429 or 503; reads also after a reset, a timeout,
+                       a cut answer, 500, 502 or 504; --timeout holds for each try
   -h, --help           print this help
   -V, --version        print the version
 
@@ -68,6 +71,7 @@ pub(crate) struct Options {
     pub(crate) base_url: Option<String>,
     pub(crate) cacert: Option<PathBuf>,
     pub(crate) timeout: Option<Duration>,
+    pub(crate) retries: u32,
 }
 
 /// What is printed.
@@ -112,6 +116,7 @@ struct Asked {
     base_url: Option<OsString>,
     cacert: Option<OsString>,
     timeout: Option<OsString>,
+    retry: Option<OsString>,
     operands: Vec<OsString>,
 }
 
@@ -134,13 +139,14 @@ fn read(arguments: &[OsString]) -> Result<Asked, String> {
             ("-t" | "--token", None) => asked.token = true,
             ("--header", None) => asked.header = true,
             ("--password-stdin", None) => asked.password_stdin = true,
-            ("-s" | "--session" | "--base-url" | "--cacert" | "--timeout", _) => {
+            ("-s" | "--session" | "--base-url" | "--cacert" | "--timeout" | "--retry", _) => {
                 let value = attached.or_else(|| arguments.next().cloned());
                 let place = match name.as_str() {
                     "-s" | "--session" => &mut asked.session,
                     "--base-url" => &mut asked.base_url,
                     "--cacert" => &mut asked.cacert,
-                    _ => &mut asked.timeout,
+                    "--timeout" => &mut asked.timeout,
+                    _ => &mut asked.retry,
                 };
                 if place.is_some() {
                     let name = if name == "-s" { "--session" } else { &name };
@@ -213,6 +219,7 @@ impl Asked {
             session: self.session.map(path("--session")).transpose()?,
             cacert: self.cacert.map(path("--cacert")).transpose()?,
             timeout: self.timeout.map(seconds).transpose()?,
+            retries: self.retry.map(count).transpose()?.unwrap_or(0),
         })
     }
 }
@@ -240,6 +247,11 @@ fn seconds(value: OsString) -> Result<Duration, String> {
         }
         _ => Err("--timeout must be a number of seconds above zero".into()),
     }
+}
+
+fn count(value: OsString) -> Result<u32, String> {
+    let number = value.to_str().and_then(|text| text.parse().ok());
+    number.ok_or_else(|| "--retry must be a whole number, 0 or more".into())
 }
 
 #[cfg(test)]
@@ -333,6 +345,10 @@ mod tests {
         for timeout in ["0", "-1", "nan", "inf", "x", ""] {
             assert!(read(&["me", "--timeout", timeout]).is_err(), "{timeout}");
         }
+        for retry in ["", "-1", "x", "1.5", "99999999999"] {
+            assert!(read(&["me", "--retry", retry]).is_err(), "{retry}");
+        }
+        assert_eq!(options(&["me", "--retry", "3"]).retries, 3);
         assert_eq!(
             options(&["me", "--timeout", "1e300"]).timeout,
             Some(Duration::MAX)
@@ -349,6 +365,7 @@ mod tests {
             "--base-url",
             "--cacert",
             "--timeout",
+            "--retry",
             "--help",
             "--version",
         ] {

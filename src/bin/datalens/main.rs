@@ -47,12 +47,16 @@ fn main() -> ExitCode {
         Ok(()) => ExitCode::SUCCESS,
         Err(failure) => {
             if !failure.is_silent() {
-                // A message that can't be written has nowhere else to go.
-                let _ = writeln!(io::stderr(), "datalens: {failure}");
+                say(&failure.to_string());
             }
             ExitCode::from(failure.status())
         }
     }
+}
+
+/// Says something on standard error; what can't be said has nowhere else to go.
+fn say(message: &str) {
+    let _ = writeln!(io::stderr(), "datalens: {message}");
 }
 
 fn run(options: &Options) -> Result<(), Failure> {
@@ -130,7 +134,13 @@ fn settings(options: &Options) -> Result<ClientBuilder, Failure> {
         environment::required("HERE_APP_ID")?,
         environment::required("HERE_APP_CODE")?,
     );
-    let mut builder = Client::builder(credentials).proxy_from_environment();
+    let mut builder = Client::builder(credentials)
+        .proxy_from_environment()
+        .retries(options.retries)
+        .on_retry(|error, wait| {
+            let seconds = wait.as_secs_f64();
+            say(&format!("{error}; trying again in {seconds:.1} s"));
+        });
     let variable = environment::setting("DATALENS_BASE_URL");
     if let Some(url) = &options.base_url {
         builder = builder.base_url(url);
