@@ -340,6 +340,8 @@ pub(crate) fn decode(text: &str) -> Vec<u8> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use proptest::prelude::*;
+    use ureq::http::Uri;
 
     #[test]
     fn base_urls_are_normalised() {
@@ -495,9 +497,67 @@ mod tests {
         }
     }
 
-    #[test]
-    fn what_is_encoded_decodes_to_itself() {
-        let text = "a&b=c%2F+ü \n\"\\";
-        assert_eq!(decode(&encode(text, is_unreserved)), text.as_bytes());
+    /// Text of the pieces that URLs are made of, which random text rarely is.
+    fn pieces() -> impl Strategy<Value = String> {
+        let piece = prop_oneof![
+            r#"(https?|HTTP|javascript):"#,
+            r#"[/\\?#@:.%&=\[\] ]{1,3}"#,
+            r#"(api\.example|evil\.example|localhost|127\.0\.0\.1|:443|:8080|%2[eEfF]|\.\.)"#,
+            "[a-z0-9]{0,4}",
+            any::<char>().prop_map(String::from),
+        ];
+        prop::collection::vec(piece, 0..12).prop_map(|pieces| pieces.concat())
+    }
+
+    /// What ureq makes of a URL that was put together.
+    fn parsed(origin: &Origin, path: &str) -> Uri {
+        format!("{origin}{path}")
+            .parse()
+            .expect("a URL that ureq takes")
+    }
+
+    proptest! {
+        #[test]
+        fn a_base_url_is_refused_or_stays_itself(text in pieces()) {
+            if let Ok(base_url) = BaseUrl::parse(&text) {
+                prop_assert_eq!(BaseUrl::parse(&base_url.to_string()), Ok(base_url.clone()));
+                let uri = parsed(&base_url.origin, &base_url.path("x"));
+                prop_assert_eq!(uri.host(), Some(base_url.origin.host.as_str()));
+                let port = uri.port_u16().unwrap_or(if base_url.origin.https { 443 } else { 80 });
+                prop_assert_eq!(port, base_url.origin.port);
+                prop_assert!(base_url.origin.https || base_url.origin.is_loopback());
+            }
+        }
+
+        #[test]
+        fn a_resource_is_refused_or_stays_below_the_api(text in pieces()) {
+            if let Ok(resource) = resource(&text) {
+                let base_url = BaseUrl::parse("https://api.example/here").unwrap();
+                let uri = parsed(&base_url.origin, &base_url.path(&resource));
+                prop_assert_eq!(uri.authority().map(|a| a.as_str()), Some("api.example"));
+                prop_assert!(uri.path().starts_with("/here/v1/"));
+                let path = decode(uri.path());
+                prop_assert!(!path.split(|b| *b == b'/').any(|s| s == b"." || s == b".."));
+                prop_assert_eq!(decode(&resource), decode(text.strip_prefix('/').unwrap_or(&text)));
+            }
+        }
+
+        #[test]
+        fn a_redirect_leads_nowhere_but_to_the_origin(location in pieces()) {
+            let origin = Origin::split("https://api.example").unwrap().0;
+            if let Target::Here(path) = redirect(&origin, "/v1/a?b", &location) {
+                prop_assert!(path.starts_with('/'));
+                let uri = parsed(&origin, &path);
+                prop_assert_eq!(uri.scheme_str(), Some("https"));
+                prop_assert_eq!(uri.authority().map(|a| a.as_str()), Some("api.example"));
+            }
+        }
+
+        #[test]
+        fn any_text_survives_its_encoding(text in any::<String>()) {
+            let encoded = encode(&text, is_unreserved);
+            prop_assert!(encoded.bytes().all(|b| is_unreserved(b) || b == b'%'));
+            prop_assert_eq!(decode(&encoded), text.as_bytes());
+        }
     }
 }

@@ -127,6 +127,7 @@ fn parse(name: &'static str, url: &str) -> Result<Proxy, Error> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use proptest::prelude::*;
 
     fn target(url: &str) -> Origin {
         Origin::split(url).unwrap().0
@@ -213,5 +214,18 @@ mod tests {
         assert!(is_excepted("::1", &address));
         assert!(is_excepted("[::1]:8443", &address));
         assert!(!is_excepted("[::1]:443", &address));
+    }
+
+    proptest! {
+        #[test]
+        fn no_text_is_too_odd(list in "[a-z.*:,\\[\\] 0-9]{0,20}", url in "\\PC{0,20}") {
+            let api = target("https://api.example.com");
+            let _ = parse("proxy", &url);
+            let covered = is_excepted(&list, &api);
+            // Whatever else stands there, an entry that names the host covers it.
+            let longer = format!("{list} api.example.com");
+            prop_assert!(is_excepted(&longer, &api));
+            prop_assert!(!covered || list.contains('*') || list.contains("com"));
+        }
     }
 }

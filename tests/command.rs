@@ -451,3 +451,42 @@ fn no_secret_stands_on_the_command_line() {
         assert!(!line.contains(secret), "{line:?}");
     }
 }
+
+/// The most memory that a process has held so far, in KB.
+#[cfg(target_os = "linux")]
+fn peak(id: u32) -> u64 {
+    let status = std::fs::read_to_string(format!("/proc/{id}/status")).unwrap();
+    let line = status
+        .lines()
+        .find(|line| line.starts_with("VmHWM:"))
+        .unwrap();
+    line.split_whitespace().nth(1).unwrap().parse().unwrap()
+}
+
+#[cfg(target_os = "linux")]
+#[test]
+fn a_long_answer_takes_no_more_memory_than_its_first_piece() {
+    let server = StandIn::start();
+    let long = format!("[{}0]", "\"some text\",".repeat(4_000_000));
+    server.answer_always("/v1/datasets", json("200 OK", &long));
+    let mut command = Command::new(env!("CARGO_BIN_EXE_datalens"));
+    command.env_clear().env("DATALENS_PASSWORD", PASSWORD);
+    account(&mut command, &server.base_url());
+    let mut child = command
+        .arg(USER_NAME)
+        .stdout(Stdio::piped())
+        .spawn()
+        .unwrap();
+    let mut out = child.stdout.take().unwrap();
+    let mut piece = vec![0; 1_000_000];
+    out.read_exact(&mut piece).unwrap();
+    let early = peak(child.id());
+    for _ in 0..40 {
+        out.read_exact(&mut piece).unwrap();
+    }
+    // Still running: there is more than a pipe holds left to print.
+    let late = peak(child.id());
+    std::io::copy(&mut out, &mut std::io::sink()).unwrap();
+    assert!(child.wait().unwrap().success());
+    assert!(late - early <= 512, "{early} KB, later {late} KB");
+}
