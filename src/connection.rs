@@ -123,8 +123,8 @@ fn look_up<A: Send + 'static>(
     question: impl FnOnce() -> std::io::Result<A> + Send + 'static,
 ) -> Result<A, ureq::Error> {
     let (sender, answer) = mpsc::sync_channel(1);
-    let thread = thread::Builder::new().name("name lookup".into());
-    thread
+    // The builder, as thread::spawn panics where there can be no thread.
+    thread::Builder::new()
         .spawn(move || sender.send(question()))
         .map_err(|error| Fault::Name(error.to_string()).into_error())?;
     let answer = match timeout.after {

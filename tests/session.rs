@@ -256,6 +256,18 @@ fn a_401_on_a_good_token_leads_to_one_refresh_and_one_repeat() {
 }
 
 #[test]
+fn a_token_that_was_just_refreshed_is_not_refreshed_again() {
+    let desk = Desk::signed_in();
+    desk.expire();
+    desk.server
+        .answer_always("/v1/datasets", json("401 Unauthorized", "{}"));
+    let before = desk.server.requests().len();
+    let ran = run(desk.datalens().env("DATALENS_PASSWORD", PASSWORD));
+    assert_eq!(ran.status, Some(3), "{ran:?}");
+    assert_eq!(desk.paths(before), ["/v1/sign_in/refresh", "/v1/datasets/"]);
+}
+
+#[test]
 fn a_refresh_that_is_refused_after_a_401_leads_to_the_password_once() {
     let desk = Desk::signed_in();
     desk.server.forget_tokens();
