@@ -5,8 +5,8 @@ use std::io::Write;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use serde::Serialize;
 use serde::de::DeserializeOwned;
-use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use ureq::Body;
 use ureq::http::{Response, header};
@@ -18,8 +18,9 @@ use crate::echo;
 use crate::error::{Error, Request};
 use crate::failure::{Again, Failure};
 use crate::retry::{Method, Retries};
-use crate::secret::{AccessToken, Credentials, MAX_SECRET, Password, RefreshToken};
+use crate::secret::{AccessToken, Credentials, MAX_SECRET, Password};
 use crate::session::{Session, check_access_token};
+use crate::sign_in::{RefreshRequest, SignInAnswer, SignInRequest, refused_refresh};
 use crate::signed_in::SignedIn;
 
 /// How many redirects a GET follows.
@@ -49,28 +50,6 @@ struct Shared {
     query: String,
     limits: Limits,
     retries: Retries,
-}
-
-/// The body of a request to `sign_in`. Without `Debug`: it holds a password.
-#[derive(Serialize)]
-struct SignInRequest<'a> {
-    email: &'a str,
-    password: &'a str,
-}
-
-/// The body of a request to `sign_in/refresh`. Without `Debug`: it holds tokens.
-#[derive(Serialize)]
-struct RefreshRequest<'a> {
-    access_token: &'a AccessToken,
-    refresh_token: &'a RefreshToken,
-}
-
-/// The answer to `sign_in` and to `sign_in/refresh`, in so far as it is known. Without `Debug`: it holds tokens.
-#[derive(Deserialize)]
-struct SignInAnswer {
-    access_token: String,
-    refresh_token: Option<Value>,
-    expires_in: Option<Value>,
 }
 
 impl Client {
@@ -145,7 +124,7 @@ impl Client {
             password: password.as_str(),
         };
         let tokens = self.tokens("sign_in/", &request, &[password.as_str()])?;
-        Ok(self.session(email, tokens))
+        Ok(tokens.into_session([self.base_url(), self.app_id(), email]))
     }
 
     /// Changes the tokens of a session for new ones. The old ones may be of no more use
@@ -172,7 +151,8 @@ impl Client {
         let secrets = [session.access_token.as_str(), refresh_token.as_str()];
         let tokens = self.tokens("sign_in/refresh", &request, &secrets);
         let tokens = tokens.map_err(refused_refresh)?;
-        let mut refreshed = self.session(&session.user_name, tokens);
+        let account = [self.base_url(), self.app_id(), session.user_name()];
+        let mut refreshed = tokens.into_session(account);
         refreshed.refresh_token = refreshed
             .refresh_token
             .or_else(|| session.refresh_token.clone());
@@ -390,7 +370,7 @@ impl Client {
         self.shared.retries.run(Method::Post, || {
             let response = self.post(resource, &body)?;
             let response = self.accept(response, Request::SignIn, &secrets)?;
-            tokens_in(&answer::read(response, MAX_SIGN_IN, &self.shared.host)?)
+            SignInAnswer::parse(&answer::read(response, MAX_SIGN_IN, &self.shared.host)?)
         })
     }
 
@@ -401,34 +381,6 @@ impl Client {
         let reason = "it was made at another address or with another app id";
         Err(Error::setting("session", reason))
     }
-
-    fn session(&self, user_name: &str, tokens: SignInAnswer) -> Session {
-        let refresh_token = match tokens.refresh_token {
-            Some(Value::String(text)) if (1..=MAX_SECRET).contains(&text.len()) => {
-                Some(RefreshToken::new(text))
-            }
-            _ => None,
-        };
-        Session::issued_now(
-            [&self.shared.base_url_text, self.app_id(), user_name],
-            AccessToken::new(tokens.access_token),
-            refresh_token,
-            tokens.expires_in.and_then(|seconds| seconds.as_f64()),
-        )
-    }
-}
-
-fn tokens_in(body: &[u8]) -> Result<SignInAnswer, Failure> {
-    // serde would take an array's elements for the members, too.
-    if !body.trim_ascii_start().starts_with(b"{") {
-        return Err(answer::parse::<Value>(body)
-            .err()
-            .unwrap_or_else(|| Error::answer("its JSON is no object").into()));
-    }
-    let tokens: SignInAnswer = answer::parse(body)?;
-    let access_token = AccessToken::new(tokens.access_token.as_str());
-    check_access_token(&access_token).map_err(Error::answer)?;
-    Ok(tokens)
 }
 
 /// How long an answer asks to wait: `Retry-After` in seconds (RFC 9110, section 10.2.3).
@@ -436,24 +388,6 @@ fn retry_after(response: &Response<Body>) -> Option<Duration> {
     let value = response.headers().get(header::RETRY_AFTER)?;
     let seconds = value.to_str().ok()?.trim().parse().ok()?;
     Some(Duration::from_secs(seconds))
-}
-
-/// The error of a refresh: one that is refused can only be mended by signing in.
-fn refused_refresh(error: Error) -> Error {
-    match error {
-        Error::Status {
-            status: 408 | 429, ..
-        } => error,
-        Error::Status {
-            status: status @ 400..=499,
-            text,
-        }
-        | Error::Refused { status, text, .. } => Error::SignInAgain {
-            status: Some(status),
-            text,
-        },
-        other => other,
-    }
 }
 
 fn checked(resource: &str) -> Result<String, Error> {

@@ -55,6 +55,7 @@ mod proxy;
 mod retry;
 mod secret;
 mod session;
+mod sign_in;
 mod signed_in;
 
 pub use answer::{Check, Copied};

@@ -31,15 +31,9 @@ macro_rules! secret {
 
         // Written by hand: a derived one would print the secret.
         impl fmt::Debug for $name {
-            fmt_hidden!($name);
-        }
-    };
-}
-
-macro_rules! fmt_hidden {
-    ($name:ident) => {
-        fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-            f.write_str(concat!(stringify!($name), "(…)"))
+            fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str(concat!(stringify!($name), "(…)"))
+            }
         }
     };
 }
