@@ -15,6 +15,7 @@ use here_datalens::{
     AccessToken, Check, Client, ClientBuilder, Credentials, Error, Password, Stage,
 };
 use support::command::{Ran, datalens, datalens_at, run};
+use support::logger;
 use support::scripted::{Scripted, hold, reply};
 use support::stand_in::{APP_CODE, APP_ID, PASSWORD, StandIn, USER_NAME, answer, json};
 
@@ -303,6 +304,7 @@ fn client(base_url: &str) -> ClientBuilder {
 
 #[test]
 fn a_faulty_answer_to_a_read_is_survived_and_told() {
+    logger::start();
     for fault in answers() {
         let server = StandIn::start();
         let client = client(&server.base_url()).build().unwrap();
@@ -346,6 +348,9 @@ fn a_faulty_answer_to_a_read_is_survived_and_told() {
             assert!(ran.stdout.is_empty(), "{}", fault.name);
         }
     }
+    let log = logger::recorded();
+    assert!(log.contains("GET"), "{log}");
+    no_secret("the log", &log);
 }
 
 /// One message or none, and no secret in it.

@@ -3,7 +3,6 @@
 mod support;
 
 use std::io::{self, Write};
-use std::sync::Mutex;
 use std::thread;
 use std::time::Duration;
 
@@ -12,6 +11,7 @@ use here_datalens::{
     Session, SignedIn,
 };
 use serde::Deserialize;
+use support::logger;
 use support::stand_in::{APP_CODE, APP_ID, DATASETS, PASSWORD, StandIn, USER_NAME, answer, json};
 
 fn builder(server: &StandIn) -> ClientBuilder {
@@ -514,34 +514,16 @@ fn nothing_shows_a_secret() {
     );
 }
 
-/// What a logger at the debug level recorded.
-static LOG: Mutex<String> = Mutex::new(String::new());
-
-struct Logger;
-
-impl log::Log for Logger {
-    fn enabled(&self, _: &log::Metadata) -> bool {
-        true
-    }
-    fn log(&self, record: &log::Record) {
-        LOG.lock()
-            .unwrap()
-            .push_str(&format!("{} {}\n", record.target(), record.args()));
-    }
-    fn flush(&self) {}
-}
-
 #[test]
 fn a_logger_at_the_debug_level_records_no_secret() {
-    log::set_logger(&Logger).unwrap();
-    log::set_max_level(log::LevelFilter::Debug);
+    logger::start();
     let (server, client, session) = signed_in();
     client.datasets(session.access_token()).unwrap();
     client.refresh(&session).unwrap();
     let location = answer("302 Found", &["Location: /v1/x?tOk3n"], b"");
     server.answer_next("/v1/datasets", location);
     assert!(client.datasets(session.access_token()).is_err());
-    let log = LOG.lock().unwrap();
+    let log = logger::recorded();
     assert!(log.contains("POST") && log.contains("GET"), "{log}");
     let password = serde_json::to_string(PASSWORD).unwrap();
     for secret in [PASSWORD, &password, APP_CODE, "app%26code", "tOk3n"] {

@@ -369,13 +369,17 @@ fn what_is_no_regular_file_is_refused() {
 }
 
 #[test]
-fn a_directory_that_is_missing_is_an_error_before_anything_is_asked() {
+fn a_directory_that_is_missing_or_read_only_is_an_error_before_anything_is_asked() {
     let desk = Desk::new();
-    let mut command = datalens();
-    account(&mut command, &desk.server.base_url());
-    command.args(["-s", "/nonexistent/session.json", USER_NAME]);
-    let ran = run(command.env("DATALENS_PASSWORD", PASSWORD));
-    assert_eq!(ran.status, Some(1), "{ran:?}");
+    // Not even root can make a file in /proc.
+    for file in ["/nonexistent/session.json", "/proc/session.json"] {
+        let mut command = datalens();
+        account(&mut command, &desk.server.base_url());
+        command.args(["-s", file, USER_NAME]);
+        let ran = run(command.env("DATALENS_PASSWORD", PASSWORD));
+        assert_eq!(ran.status, Some(1), "{file}: {ran:?}");
+        assert!(ran.stderr.contains(file), "{ran:?}");
+    }
     assert!(desk.server.requests().is_empty());
 }
 

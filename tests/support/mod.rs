@@ -4,6 +4,7 @@
 #![allow(dead_code)]
 
 pub mod command;
+pub mod logger;
 pub mod scripted;
 pub mod stand_in;
 #[cfg(unix)]
