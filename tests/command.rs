@@ -4,7 +4,6 @@ mod support;
 
 use std::fs::File;
 use std::io::{Read, Write};
-use std::net::TcpListener;
 use std::process::{Command, Stdio};
 
 use support::command::{account, datalens, datalens_at, run, run_with_input};
@@ -352,20 +351,11 @@ fn statuses_are_told_with_the_servers_own_text() {
 
 #[test]
 fn a_server_that_is_not_there_exits_with_4_and_is_named() {
-    let port = TcpListener::bind(("127.0.0.1", 0))
-        .unwrap()
-        .local_addr()
-        .unwrap()
-        .port();
+    // No program serves the port tcpmux.
     let mut command = datalens();
-    account(&mut command, &format!("http://127.0.0.1:{port}"));
+    account(&mut command, "http://127.0.0.1:1");
     command.env("DATALENS_PASSWORD", PASSWORD).arg(USER_NAME);
-    expect(
-        &mut command,
-        4,
-        "",
-        &format!("can't connect to 127.0.0.1:{port}"),
-    );
+    expect(&mut command, 4, "", "can't connect to 127.0.0.1:1");
     command.env("DATALENS_BASE_URL", "https://nowhere.invalid");
     expect(&mut command, 4, "", "can't look up nowhere.invalid");
 }

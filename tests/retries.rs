@@ -2,7 +2,6 @@
 
 mod support;
 
-use std::net::TcpListener;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
@@ -13,6 +12,9 @@ use support::stand_in::{APP_CODE, APP_ID, DATASETS, PASSWORD, StandIn, USER_NAME
 
 /// At once: a test isn't to wait for half a second.
 const AT_ONCE: &str = "Retry-After: 0";
+
+/// No program serves the port tcpmux.
+const NOBODY: &str = "http://127.0.0.1:1";
 
 fn builder(base_url: &str) -> ClientBuilder {
     Client::builder(Credentials::new(APP_ID, APP_CODE)).base_url(base_url)
@@ -82,14 +84,9 @@ fn a_retry_that_succeeds_is_told_of_and_no_failure() {
 
 #[test]
 fn a_connection_that_cannot_be_made_is_retried_for_any_call() {
-    let port = TcpListener::bind(("127.0.0.1", 0))
-        .unwrap()
-        .local_addr()
-        .unwrap()
-        .port();
     let told = Arc::new(Mutex::new(0));
     let tell = Arc::clone(&told);
-    let client = builder(&format!("http://127.0.0.1:{port}"))
+    let client = builder(NOBODY)
         .retries(1)
         .on_retry(move |_, wait| {
             assert!((500..=750).contains(&wait.as_millis()), "{wait:?}");

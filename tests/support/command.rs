@@ -2,8 +2,14 @@
 
 use std::io::Write;
 use std::process::{Command, Stdio};
+use std::sync::mpsc;
+use std::thread;
+use std::time::Duration;
 
 use super::stand_in::{APP_CODE, APP_ID, PASSWORD, StandIn};
+
+/// Longer than any run takes: reached only by one that hangs.
+const PATIENCE: Duration = Duration::from_secs(120);
 
 /// What a process left behind.
 #[derive(Debug)]
@@ -62,10 +68,18 @@ pub fn run_with_input(command: &mut Command, input: &[u8]) -> Ran {
         .spawn()
         .expect("the program starts");
     if let Some(mut stdin) = child.stdin.take() {
-        // The program may end without reading it.
-        let _ = stdin.write_all(input);
+        let input = input.to_vec();
+        // Meanwhile its output is read. The program may end without reading it.
+        thread::spawn(move || stdin.write_all(&input));
     }
-    let output = child.wait_with_output().expect("the program ends");
+    let id = child.id().to_string();
+    let (sender, ended) = mpsc::channel();
+    thread::spawn(move || sender.send(child.wait_with_output()));
+    let Ok(output) = ended.recv_timeout(PATIENCE) else {
+        let _ = Command::new("kill").args(["-s", "KILL", &id]).status();
+        panic!("the program still runs after {PATIENCE:?}");
+    };
+    let output = output.expect("the program ends");
     Ran {
         status: output.status.code(),
         stdout: output.stdout,

@@ -4,7 +4,7 @@ use std::io::{BufReader, Read, Write};
 use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
-use std::thread;
+use std::thread::{self, JoinHandle};
 
 use super::stand_in::{Request, read_request};
 
@@ -14,6 +14,7 @@ pub struct Scripted {
     address: SocketAddr,
     connections: Arc<AtomicUsize>,
     ended: Arc<AtomicBool>,
+    listening: Option<JoinHandle<()>>,
 }
 
 impl Scripted {
@@ -27,7 +28,7 @@ impl Scripted {
             Arc::clone(&ended),
             Arc::new(script),
         );
-        thread::spawn(move || {
+        let listening = thread::spawn(move || {
             for stream in listener.incoming().flatten() {
                 if end.load(Ordering::SeqCst) {
                     return;
@@ -40,6 +41,7 @@ impl Scripted {
             address,
             connections,
             ended,
+            listening: Some(listening),
         }
     }
 
@@ -59,7 +61,10 @@ impl Scripted {
 impl Drop for Scripted {
     fn drop(&mut self) {
         self.ended.store(true, Ordering::SeqCst);
-        let _ = TcpStream::connect(self.address);
+        // Wakes the listener, and waits for it: then the port is surely closed.
+        if TcpStream::connect(self.address).is_ok() {
+            let _ = self.listening.take().map(JoinHandle::join);
+        }
     }
 }
 

@@ -7,7 +7,7 @@ use std::io::{self, BufRead, BufReader, Read, Write};
 use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::thread;
+use std::thread::{self, JoinHandle};
 
 pub const USER_NAME: &str = "me+demo@example.com";
 pub const PASSWORD: &str = "demo \"pass\\wörd\" & 100%+1";
@@ -28,6 +28,7 @@ type Wrap = dyn Fn(TcpStream) -> io::Result<Box<dyn Stream>> + Send + Sync;
 pub struct StandIn {
     address: SocketAddr,
     state: Arc<State>,
+    listening: Option<JoinHandle<()>>,
 }
 
 #[derive(Default)]
@@ -84,8 +85,12 @@ impl StandIn {
         let address = listener.local_addr().expect("the listener's address");
         let state = Arc::new(State::default());
         let shared = Arc::clone(&state);
-        thread::spawn(move || accept(&listener, &shared, &Arc::new(wrap)));
-        Self { address, state }
+        let listening = thread::spawn(move || accept(&listener, &shared, &Arc::new(wrap)));
+        Self {
+            address,
+            state,
+            listening: Some(listening),
+        }
     }
 
     pub fn port(&self) -> u16 {
@@ -152,8 +157,10 @@ impl StandIn {
 impl Drop for StandIn {
     fn drop(&mut self) {
         self.state.ended.store(true, Ordering::SeqCst);
-        // Wakes the listener.
-        let _ = TcpStream::connect(self.address);
+        // Wakes the listener, and waits for it: then the port is surely closed.
+        if TcpStream::connect(self.address).is_ok() {
+            let _ = self.listening.take().map(JoinHandle::join);
+        }
     }
 }
 
@@ -298,6 +305,8 @@ fn percent_decode(text: &str) -> String {
         };
         bytes.push(match byte {
             b'%' => (digit() * 16 + digit()) as u8,
+            // As in a form: a plus sign that was left as it is arrives as a blank.
+            b'+' => b' ',
             other => other,
         });
     }

@@ -93,7 +93,7 @@ impl Terminal {
     /// Waits for the end, and returns how it ended and all that was shown.
     pub fn end(mut self) -> (std::process::ExitStatus, String) {
         let status = self.child.wait().expect("the program ends");
-        while let Ok(piece) = self.screen.recv_timeout(Duration::from_millis(200)) {
+        while let Ok(piece) = self.screen.recv_timeout(PATIENCE) {
             self.shown.push_str(&String::from_utf8_lossy(&piece));
         }
         (status, self.shown)
