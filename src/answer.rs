@@ -96,28 +96,26 @@ pub(crate) fn copy(
     let mut checker =
         (check == Check::Json || says_json(response.headers())).then(json::Checker::new);
     let mut reader = response.into_body().into_reader();
-    let mut piece = vec![0; PIECE];
     let mut copied = Copied {
         bytes: 0,
         json: checker.is_some(),
         ends_in_line_feed: false,
     };
+    // What fits into the first piece is seen to its end before any of it is handed on.
+    let mut piece = Vec::new();
+    let mut length = (&mut reader)
+        .take(PIECE as u64)
+        .read_to_end(&mut piece)
+        .map_err(|error| Failure::in_body(error, host))?;
+    let mut ended = length < PIECE;
     loop {
-        // What fits into the first piece is seen to its end before any of it is
-        // handed on; after that, what comes is handed on as it comes.
-        let first = copied.bytes == 0;
-        let (length, ended) = match first {
-            true => fill(&mut reader, &mut piece),
-            false => reader.read(&mut piece).map(|length| (length, length == 0)),
-        }
-        .map_err(|error| Failure::in_body(error, host).handed_on(!first))?;
         if let Some(checker) = &mut checker {
             checker
                 .feed(&piece[..length])
                 .and_then(|()| if ended { checker.finish() } else { Ok(()) })
-                .map_err(|fault| json_failure(fault).handed_on(!first))?;
+                .map_err(|fault| json_failure(fault).handed_on(copied.bytes > 0))?;
         }
-        write_all(out, &piece[..length])?;
+        out.write_all(&piece[..length]).map_err(output)?;
         copied.bytes += length as u64;
         if let Some(last) = piece[..length].last() {
             copied.ends_in_line_feed = *last == b'\n';
@@ -126,6 +124,12 @@ pub(crate) fn copy(
             out.flush().map_err(output)?;
             return Ok(copied);
         }
+        // After it, what comes is handed on as it comes.
+        piece.resize(PIECE, 0);
+        length = reader
+            .read(&mut piece)
+            .map_err(|error| Failure::in_body(error, host).handed_on(true))?;
+        ended = length == 0;
     }
 }
 
@@ -134,22 +138,6 @@ fn json_failure(fault: json::Fault) -> Failure {
         json::Fault::Empty | json::Fault::Unfinished => Failure::cut(fault.to_string()),
         _ => Error::answer(fault.to_string()).into(),
     }
-}
-
-/// Reads until the buffer is full or the body at its end; tells which.
-fn fill(reader: &mut impl Read, buffer: &mut [u8]) -> io::Result<(usize, bool)> {
-    let mut length = 0;
-    while length < buffer.len() {
-        match reader.read(&mut buffer[length..])? {
-            0 => return Ok((length, true)),
-            read => length += read,
-        }
-    }
-    Ok((length, false))
-}
-
-fn write_all(out: &mut dyn Write, bytes: &[u8]) -> Result<(), Error> {
-    out.write_all(bytes).map_err(output)
 }
 
 fn output(error: io::Error) -> Error {
