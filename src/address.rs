@@ -7,8 +7,8 @@
 use std::fmt::{self, Write};
 use std::net::{Ipv4Addr, Ipv6Addr};
 
-/// The longest base URL, and the longest resource, in bytes: a request line has to
-/// fit into the buffer that it is sent from.
+/// The longest path of a base URL, and the longest resource, in bytes as they go on the
+/// wire: a request line has to fit into the buffer that it is sent from.
 const MAX_TEXT: usize = 4096;
 
 /// Scheme, host and port (RFC 6454).
@@ -129,9 +129,6 @@ pub(crate) struct BaseUrl {
 
 impl BaseUrl {
     pub(crate) fn parse(url: &str) -> Result<Self, &'static str> {
-        if url.len() > MAX_TEXT {
-            return Err("is too long");
-        }
         check_characters(url)?;
         let (origin, rest) = Origin::split(url)?;
         if !origin.https && !origin.is_loopback() {
@@ -146,7 +143,7 @@ impl BaseUrl {
         }
         Ok(Self {
             origin,
-            prefix: encode(prefix, is_path_or_query),
+            prefix: encode_path(prefix)?,
         })
     }
 
@@ -169,9 +166,6 @@ pub(crate) fn resource(text: &str) -> Result<String, &'static str> {
     if text.is_empty() {
         return Err("is empty");
     }
-    if text.len() > MAX_TEXT {
-        return Err("is too long");
-    }
     check_characters(text)?;
     let (path, query) = text.split_once('?').unwrap_or((text, ""));
     let first = path.split('/').next().unwrap_or(path);
@@ -186,7 +180,16 @@ pub(crate) fn resource(text: &str) -> Result<String, &'static str> {
     if query.split('&').any(ours) {
         return Err("must not have app_id or app_code in its query: they are added to it");
     }
-    Ok(encode(text, is_path_or_query))
+    encode_path(text)
+}
+
+/// A path, or a path and a query, as it goes on the wire.
+fn encode_path(text: &str) -> Result<String, &'static str> {
+    let encoded = encode(text, is_path_or_query);
+    match encoded.len() {
+        0..=MAX_TEXT => Ok(encoded),
+        _ => Err("is too long"),
+    }
 }
 
 /// The ban that holds for paths and queries alike.

@@ -404,6 +404,37 @@ fn arguments_that_cannot_be_sent_are_refused_before_anything_is() {
 }
 
 #[test]
+fn the_longest_request_that_is_accepted_is_sent() {
+    let server = StandIn::start();
+    // Each `{` takes three bytes on the wire, and so does each byte of the pair.
+    let [prefix, resource] = [4096 - 1, 4096].map(|most| "{".repeat(most / 3));
+    let longest = |more: &str| {
+        let pair = Credentials::new("/".repeat(1024), "/".repeat(1024));
+        Client::builder(pair)
+            .base_url(format!("{}/{prefix}{more}", server.base_url()))
+            .user_agent("x".repeat(1024))
+            .build()
+    };
+    let client = longest("").unwrap();
+    let token = AccessToken::new("x".repeat(8 * 1024));
+    let password = Password::new("x".repeat(8 * 1024));
+    let error = client.get::<()>(&token, &resource).unwrap_err();
+    assert!(matches!(error, Error::Refused { .. }), "{error}");
+    let error = client.sign_in(USER_NAME, &password).unwrap_err();
+    assert!(matches!(error, Error::Refused { .. }), "{error}");
+    let [read, _] = &server.requests()[..] else {
+        panic!("{:?}", server.requests());
+    };
+    assert!(read.target.len() > 14_000, "{}", read.target.len());
+    let bearer = read.header("authorization").unwrap();
+    assert_eq!(bearer.strip_prefix("Bearer "), Some(token.as_str()));
+
+    assert!(longest("{").is_err());
+    assert!(Client::check_resource(&resource).is_ok());
+    assert!(Client::check_resource(&(resource + "{")).is_err());
+}
+
+#[test]
 fn settings_that_cannot_be_used_are_refused_by_build() {
     let good = || Client::builder(Credentials::new("id", "code"));
     let zero = Duration::ZERO;

@@ -167,8 +167,8 @@ fn with_certificates(builder: ClientBuilder, options: &Options) -> Result<Client
 
 /// Reads a file that may be a pipe, or endless.
 fn read(path: &Path) -> io::Result<Vec<u8>> {
-    // Room for most bundles: an empty one is grown in small steps, a read each.
-    let mut bytes = Vec::with_capacity(256 * 1024);
+    // An empty one is grown in small steps, a read each.
+    let mut bytes = Vec::with_capacity(16 * 1024);
     File::open(path)?
         .take(MAX_CACERT + 1)
         .read_to_end(&mut bytes)?;
