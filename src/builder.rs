@@ -30,7 +30,8 @@ const MAX_WAIT: Duration = Duration::from_secs(u32::MAX as u64);
 
 /// Collects the settings of a [`Client`]; made by [`Client::builder`].
 ///
-/// [`build`](Self::build) checks them all. A time limit must be above zero.
+/// [`build`](Self::build) checks them all. A time limit must be above zero; it is kept
+/// to a tenth of a second.
 #[derive(Clone)]
 #[must_use]
 pub struct ClientBuilder {

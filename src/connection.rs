@@ -1,5 +1,6 @@
-//! The seam to ureq's connections: names are looked up once, and each failure says
-//! how far the call had come, which ureq's own errors don't.
+//! The seam to ureq's connections: names are looked up once, sockets are told a time
+//! limit once, and each failure says how far the call had come, which ureq's own
+//! errors don't.
 //!
 //! Everything that ureq marks as unversioned is used here and nowhere else.
 
@@ -13,7 +14,8 @@ use ureq::config::Config;
 use ureq::http::Uri;
 use ureq::unversioned::resolver::{ResolvedSocketAddrs, Resolver};
 use ureq::unversioned::transport::{
-    Buffers, ConnectionDetails, Connector, DefaultConnector, NextTimeout, Transport, time,
+    Buffers, ConnectProxyConnector, ConnectionDetails, Connector, NextTimeout, RustlsConnector,
+    TcpConnector, Transport, time,
 };
 
 /// How long an idle connection, and the answer of a name lookup, is kept: as long
@@ -24,7 +26,12 @@ pub(crate) const KEPT: Duration = Duration::from_secs(15);
 pub(crate) fn agent(config: Config) -> ureq::Agent {
     let names = Names::default();
     let lines = Lines {
-        inner: DefaultConnector::default(),
+        // As ureq's own, without what warns of features that aren't there.
+        inner:
+            ().chain(ConnectProxyConnector::default())
+                .chain(TcpConnector::default())
+                .chain(Steady)
+                .chain(RustlsConnector::default()),
         names: names.clone(),
         proxied: config.proxy().is_some(),
     };
@@ -139,13 +146,13 @@ fn look_up<A: Send + 'static>(
 
 /// Makes connections as ureq does, and marks their failures.
 #[derive(Debug)]
-struct Lines {
-    inner: DefaultConnector,
+struct Lines<C> {
+    inner: C,
     names: Names,
     proxied: bool,
 }
 
-impl Connector<()> for Lines {
+impl<C: Connector> Connector for Lines<C> {
     type Out = Box<dyn Transport>;
 
     fn connect(
@@ -157,8 +164,8 @@ impl Connector<()> for Lines {
             Ok(Some(inner)) => Ok(Some(
                 match self.proxied && details.config.proxy().is_none() {
                     // ureq comes here a second time, for the connection to the proxy itself.
-                    true => Box::new(ToProxy::new(inner, details)),
-                    false => Box::new(Line::new(inner)),
+                    true => Box::new(ToProxy::new(inner.boxed(), details)),
+                    false => Box::new(Line::new(inner.boxed())),
                 },
             )),
             Ok(None) => Err(Fault::NotConnected(ureq::Error::ConnectionFailed).into_error()),
@@ -176,6 +183,63 @@ impl Connector<()> for Lines {
 
 fn is_fault(error: &ureq::Error) -> bool {
     matches!(error, ureq::Error::Other(inner) if inner.is::<Fault>())
+}
+
+/// Keeps what is left of a time limit the same for a while, so that a socket isn't told
+/// anew for each read and write, a system call each: ureq passes it on to the microsecond.
+#[derive(Debug)]
+struct Steady;
+
+/// How late a time limit may be.
+const STEP: Duration = Duration::from_millis(100);
+
+impl Steady {
+    fn limit(mut timeout: NextTimeout) -> NextTimeout {
+        if let time::Duration::Exact(after) = timeout.after {
+            let steps = after.as_nanos().div_ceil(STEP.as_nanos());
+            timeout.after = STEP
+                .saturating_mul(steps.try_into().unwrap_or(u32::MAX))
+                .into();
+        }
+        timeout
+    }
+}
+
+impl<T: Transport> Connector<T> for Steady {
+    type Out = SteadyLine<T>;
+
+    fn connect(
+        &self,
+        _: &ConnectionDetails,
+        chained: Option<T>,
+    ) -> Result<Option<Self::Out>, ureq::Error> {
+        Ok(chained.map(SteadyLine))
+    }
+}
+
+#[derive(Debug)]
+struct SteadyLine<T>(T);
+
+impl<T: Transport> Transport for SteadyLine<T> {
+    fn buffers(&mut self) -> &mut dyn Buffers {
+        self.0.buffers()
+    }
+
+    fn transmit_output(&mut self, amount: usize, timeout: NextTimeout) -> Result<(), ureq::Error> {
+        self.0.transmit_output(amount, Steady::limit(timeout))
+    }
+
+    fn await_input(&mut self, timeout: NextTimeout) -> Result<bool, ureq::Error> {
+        self.0.await_input(Steady::limit(timeout))
+    }
+
+    fn is_open(&mut self) -> bool {
+        self.0.is_open()
+    }
+
+    fn is_tls(&self) -> bool {
+        self.0.is_tls()
+    }
 }
 
 /// A connection that knows whether the first byte of an answer has come.
@@ -312,6 +376,30 @@ impl Transport for ToProxy {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_limit_that_runs_down_is_told_in_steps_and_never_too_short() {
+        for (left, told) in [
+            (Duration::from_secs(60), Duration::from_secs(60)),
+            (
+                Duration::from_nanos(59_999_999_999),
+                Duration::from_secs(60),
+            ),
+            (Duration::from_micros(59_900_001), Duration::from_secs(60)),
+            (Duration::from_millis(59_900), Duration::from_millis(59_900)),
+            (Duration::from_nanos(1), STEP),
+            (Duration::ZERO, Duration::ZERO),
+        ] {
+            let timeout = NextTimeout {
+                after: left.into(),
+                ..NextTimeout::default()
+            };
+            assert_eq!(Steady::limit(timeout).after, told.into(), "{left:?}");
+        }
+        let never = NextTimeout::default();
+        assert_eq!(Steady::limit(never).after, never.after);
+        assert!(never.after.is_not_happening());
+    }
 
     #[test]
     fn a_lookup_that_hangs_is_left_behind() {
