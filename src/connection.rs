@@ -402,6 +402,25 @@ mod tests {
     }
 
     #[test]
+    fn a_name_is_looked_up_once_until_a_connection_fails() {
+        let names = Names::default();
+        let look_up = |uri: &'static str| {
+            let config = Config::builder().build();
+            let found = names.resolve(&Uri::from_static(uri), &config, NextTimeout::default());
+            found.unwrap()[0]
+        };
+        let real = look_up("https://localhost:4443/");
+        assert!(real.ip().is_loopback() && real.port() == 4443);
+        // No name server says this.
+        let kept = SocketAddr::from(([192, 0, 2, 1], 4443));
+        names.kept().as_mut().unwrap().2[0] = kept;
+        assert_eq!(look_up("https://localhost:4443/v1"), kept);
+        names.forget();
+        assert_eq!(look_up("https://localhost:4443/"), real);
+        assert_eq!(look_up("https://localhost/").port(), 443);
+    }
+
+    #[test]
     fn a_lookup_that_hangs_is_left_behind() {
         let timeout = NextTimeout {
             after: Duration::from_millis(20).into(),

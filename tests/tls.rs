@@ -5,7 +5,6 @@ mod support;
 use std::io::{Read, Write};
 use std::net::TcpStream;
 use std::process::Command;
-use std::sync::atomic::Ordering;
 use std::sync::{Arc, Mutex};
 use std::thread;
 use std::time::{Duration, Instant};
@@ -48,19 +47,6 @@ fn is_datasets(ran: &Ran) {
 fn fails(ran: &Ran, words: &str) {
     assert_eq!((ran.status, ran.out()), (Some(4), ""), "{ran:?}");
     assert!(ran.stderr.contains(words), "{ran:?}");
-}
-
-#[test]
-fn a_run_makes_one_connection_and_one_handshake() {
-    let ca = Ca::new();
-    let (server, handshakes) = stand_in(ca.server(Certificate::Good));
-    is_datasets(&run(at(server.port())
-        .arg("--cacert")
-        .arg(file(&ca.pem()).path())));
-    assert_eq!(
-        (server.connections(), handshakes.load(Ordering::SeqCst)),
-        (1, 1)
-    );
 }
 
 #[test]

@@ -1,7 +1,6 @@
 //! TLS for the stand-in, by a certificate authority made on the spot.
 
-use std::io;
-use std::net::TcpStream;
+use std::io::{self, Read, Write};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
@@ -76,10 +75,10 @@ pub fn stand_in(config: Arc<ServerConfig>) -> (StandIn, Arc<AtomicUsize>) {
 }
 
 /// Makes the handshake.
-pub fn accept(
+pub fn accept<S: Read + Write>(
     config: &Arc<ServerConfig>,
-    mut stream: TcpStream,
-) -> io::Result<StreamOwned<ServerConnection, TcpStream>> {
+    mut stream: S,
+) -> io::Result<StreamOwned<ServerConnection, S>> {
     let mut tls = ServerConnection::new(Arc::clone(config)).map_err(io::Error::other)?;
     while tls.is_handshaking() {
         tls.complete_io(&mut stream)?;
