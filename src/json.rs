@@ -14,6 +14,8 @@ const MAX_DEPTH: usize = 10_000_000;
 /// Takes the bytes piece by piece.
 pub(crate) struct Checker {
     expected: Expected,
+    /// Whether the string that is under way is a key.
+    in_key: bool,
     /// What is left of `true`, `false` or `null`.
     literal: &'static [u8],
     nesting: Nesting,
@@ -59,12 +61,9 @@ enum Expected {
     /// A comma, a closing bracket, or the end of it all.
     Next,
     Text,
-    KeyText,
     Escape,
-    KeyEscape,
     /// So many hexadecimal digits.
     Hex(u8),
-    KeyHex(u8),
     Literal,
     Number(Number),
 }
@@ -102,8 +101,7 @@ impl Number {
         let mut length = 0;
         loop {
             if matches!(self, Self::Integer | Self::Fraction | Self::Exponent) {
-                let digits = bytes[length..].iter().take_while(|b| b.is_ascii_digit());
-                length += digits.count();
+                length += digits(&bytes[length..]);
             }
             match bytes.get(length).and_then(|byte| self.then(*byte)) {
                 Some(then) => self = then,
@@ -121,27 +119,42 @@ impl Number {
     }
 }
 
-/// How many bytes stand for themselves in a string: most of most answers, so they
-/// are looked at eight at a time.
-fn plain(bytes: &[u8]) -> usize {
-    const ONES: u64 = u64::MAX / 255;
-    // The lowest byte of the result with its high bit set is the first that is below
-    // the limit; what stands above it may be a false alarm.
-    let below = |word: u64, limit: u64| word.wrapping_sub(ONES * limit) & !word;
-    let equal = |word: u64, byte: u8| below(word ^ (ONES * u64::from(byte)), 1);
+/// A one in each byte.
+const ONES: u64 = u64::MAX / 255;
+
+/// How many bytes there are before the first that `is_end` marks by its high bit. It is
+/// given eight at a time, as most answers are strings and numbers; the lowest mark
+/// counts, so those above it may be wrong.
+fn length_before(bytes: &[u8], is_end: impl Fn(u64) -> u64) -> usize {
     let mut length = 0;
     while let Some(eight) = bytes[length..].first_chunk() {
-        let word = u64::from_le_bytes(*eight);
-        let special = below(word, 0x20) | equal(word, b'"') | equal(word, b'\\');
-        let special = special & (ONES << 7);
-        if special != 0 {
-            return length + special.trailing_zeros() as usize / 8;
+        let ends = is_end(u64::from_le_bytes(*eight)) & (ONES << 7);
+        if ends != 0 {
+            return length + ends.trailing_zeros() as usize / 8;
         }
         length += 8;
     }
-    let special = |byte: &&u8| **byte < b' ' || **byte == b'"' || **byte == b'\\';
     let rest = bytes[length..].iter();
-    length + rest.take_while(|byte| !special(byte)).count()
+    length
+        + rest
+            .take_while(|byte| is_end(u64::from(**byte)) & 0x80 == 0)
+            .count()
+}
+
+/// How many bytes stand for themselves in a string.
+fn plain(bytes: &[u8]) -> usize {
+    let below = |word: u64, limit: u64| word.wrapping_sub(ONES * limit) & !word;
+    let equal = |word: u64, byte: u8| below(word ^ (ONES * u64::from(byte)), 1);
+    length_before(bytes, |word| {
+        below(word, 0x20) | equal(word, b'"') | equal(word, b'\\')
+    })
+}
+
+fn digits(bytes: &[u8]) -> usize {
+    length_before(bytes, |word| {
+        let value = word ^ (ONES * u64::from(b'0'));
+        value | value.wrapping_add(ONES * (0x80 - 10))
+    })
 }
 
 /// The open brackets, a bit each: set for an object.
@@ -176,6 +189,7 @@ impl Checker {
     pub(crate) fn new() -> Self {
         Self {
             expected: Expected::Value,
+            in_key: false,
             literal: b"",
             nesting: Nesting::default(),
             cut_character: Vec::new(),
@@ -192,15 +206,14 @@ impl Checker {
         let mut at = 0;
         while let Some(&byte) = piece.get(at) {
             expected = match (expected, byte) {
-                (Text | KeyText, _) => {
+                (Text, _) => {
                     at += plain(&piece[at..]);
-                    match (piece.get(at), expected) {
-                        (Some(b'"'), Text) => Next,
-                        (Some(b'"'), _) => Colon,
-                        (Some(b'\\'), Text) => Escape,
-                        (Some(b'\\'), _) => KeyEscape,
-                        (Some(_), _) => return Err(self.misfit(piece, at)),
-                        (None, _) => break,
+                    match piece.get(at) {
+                        Some(b'"') if self.in_key => Colon,
+                        Some(b'"') => Next,
+                        Some(b'\\') => Escape,
+                        Some(_) => return Err(self.misfit(at)),
+                        None => break,
                     }
                 }
                 (Number(number), _) => {
@@ -209,17 +222,19 @@ impl Checker {
                     expected = match at < piece.len() {
                         false => Number(number),
                         true if number.may_end() => Next,
-                        true => return Err(self.misfit(piece, at)),
+                        true => return Err(self.misfit(at)),
                     };
                     // The byte after the number is looked at anew.
                     continue;
                 }
-                (Escape | KeyEscape | Hex(_) | KeyHex(_) | Literal, _) => self
+                (Escape | Hex(_) | Literal, _) => self
                     .within_token(expected, byte)
-                    .ok_or_else(|| self.misfit(piece, at))?,
+                    .ok_or_else(|| self.misfit(at))?,
                 (_, b' ' | b'\t' | b'\n' | b'\r') => expected,
-                (Value | ValueOrEnd, b'"') => Text,
-                (Key | KeyOrEnd, b'"') => KeyText,
+                (Value | ValueOrEnd | Key | KeyOrEnd, b'"') => {
+                    self.in_key = matches!(expected, Key | KeyOrEnd);
+                    Text
+                }
                 (Colon, b':') => Value,
                 (Next, b',') if self.nesting.in_object() == Some(true) => Key,
                 (Next, b',') if self.nesting.in_object() == Some(false) => Value,
@@ -227,10 +242,12 @@ impl Checker {
                 (Next | ValueOrEnd, b']') if self.nesting.in_object() == Some(false) => {
                     self.close()
                 }
-                (Value | ValueOrEnd, _) => {
-                    self.value(byte).ok_or_else(|| self.misfit(piece, at))?
-                }
-                _ => return Err(self.misfit(piece, at)),
+                (Value | ValueOrEnd, _) => match self.value(byte) {
+                    Some(next) => next,
+                    None if matches!(byte, b'[' | b'{') => return Err(Fault::TooDeep),
+                    None => return Err(self.misfit(at)),
+                },
+                _ => return Err(self.misfit(at)),
             };
             at += 1;
         }
@@ -249,7 +266,8 @@ impl Checker {
         }
     }
 
-    /// What follows the first byte of a value that is no string.
+    /// What follows the first byte of a value that is no string; `None` if no value
+    /// begins so, or if it is a bracket too many.
     fn value(&mut self, first: u8) -> Option<Expected> {
         use Expected::*;
         Some(match first {
@@ -285,24 +303,17 @@ impl Checker {
                 _ => return None,
             },
             (Escape, b'u') => Hex(4),
-            (KeyEscape, b'u') => KeyHex(4),
             (Escape, b'"' | b'\\' | b'/' | b'b' | b'f' | b'n' | b'r' | b't') => Text,
-            (KeyEscape, b'"' | b'\\' | b'/' | b'b' | b'f' | b'n' | b'r' | b't') => KeyText,
             (Hex(1), _) if byte.is_ascii_hexdigit() => Text,
-            (KeyHex(1), _) if byte.is_ascii_hexdigit() => KeyText,
             (Hex(left), _) if byte.is_ascii_hexdigit() => Hex(left - 1),
-            (KeyHex(left), _) if byte.is_ascii_hexdigit() => KeyHex(left - 1),
             _ => return None,
         })
     }
 
-    /// What is wrong with a byte that may not stand where it does.
-    fn misfit(&self, piece: &[u8], at: usize) -> Fault {
-        match piece.get(at) {
-            Some(b'[' | b'{') if self.nesting.depth == MAX_DEPTH => Fault::TooDeep,
-            _ => Fault::Syntax {
-                at: self.taken + at as u64,
-            },
+    /// A byte of this piece may not stand where it does.
+    fn misfit(&self, at: usize) -> Fault {
+        Fault::Syntax {
+            at: self.taken + at as u64,
         }
     }
 
@@ -360,12 +371,15 @@ mod tests {
             (b"[1}", Fault::Syntax { at: 2 }),
             (b"{} {}", Fault::Syntax { at: 3 }),
             (b"\"\n\"", Fault::Syntax { at: 1 }),
+            (b"\"abcdefghij\x1f\"", Fault::Syntax { at: 11 }),
             (b"\"\\x\"", Fault::Syntax { at: 2 }),
+            (b"\"\\u12g4\"", Fault::Syntax { at: 5 }),
+            (b"[nul]", Fault::Syntax { at: 4 }),
             (b"<html>", Fault::Syntax { at: 0 }),
             (b"\xef\xbb\xbf{}", Fault::Syntax { at: 0 }),
             (b"\"\xff\"", Fault::NotUtf8),
         ] {
-            for piece in 1..6 {
+            for piece in 1..20 {
                 assert_eq!(check(text, piece), Err(fault), "{text:?}");
             }
         }
@@ -376,6 +390,9 @@ mod tests {
         let nested = |depth: usize| [b"[".repeat(depth), b"]".repeat(depth)].concat();
         assert_eq!(check(&nested(5_000_000), 65_536), Ok(()));
         assert_eq!(check(&nested(MAX_DEPTH + 1), 65_536), Err(Fault::TooDeep));
+        let misplaced = [&b"[".repeat(MAX_DEPTH)[..], b"1["].concat();
+        let at = MAX_DEPTH as u64 + 1;
+        assert_eq!(check(&misplaced, 65_536), Err(Fault::Syntax { at }));
     }
 
     #[test]
@@ -385,11 +402,16 @@ mod tests {
 
     proptest! {
         #[test]
-        fn plain_bytes_end_where_the_first_special_one_stands(
-            bytes in prop::collection::vec(prop_oneof![0u8..0x30, 0x50u8..0x60, 0x7eu8..=0xff], 0..40)
+        fn eight_bytes_at_a_time_are_read_as_one_at_a_time(
+            bytes in prop::collection::vec(prop_oneof![0u8..0x40, 0x50u8..0x60, 0x7eu8..=0xff], 0..40),
+            repeated in 0usize..20,
         ) {
-            let special = |byte: &u8| *byte < b' ' || matches!(byte, b'"' | b'\\');
-            prop_assert_eq!(plain(&bytes), bytes.iter().position(special).unwrap_or(bytes.len()));
+            let count = |bytes: &[u8], fits: fn(&&u8) -> bool| bytes.iter().take_while(fits).count();
+            let in_string = |byte: &&u8| **byte >= b' ' && !matches!(byte, b'"' | b'\\');
+            let bytes = [&b"a".repeat(repeated), &bytes[..]].concat();
+            prop_assert_eq!(plain(&bytes), count(&bytes, in_string));
+            let bytes = [&b"90817"[..].repeat(repeated), &bytes[repeated..]].concat();
+            prop_assert_eq!(digits(&bytes), count(&bytes, |byte| byte.is_ascii_digit()));
         }
 
         #[test]
