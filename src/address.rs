@@ -11,6 +11,9 @@ use std::net::{Ipv4Addr, Ipv6Addr};
 /// wire: a request line has to fit into the buffer that it is sent from.
 const MAX_TEXT: usize = 4096;
 
+/// The longest target of a redirect, in bytes as it goes on the wire, for the same reason.
+const MAX_TARGET: usize = 16 * 1024;
+
 /// Scheme, host and port (RFC 6454).
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Origin {
@@ -268,7 +271,11 @@ pub(crate) fn redirect(origin: &Origin, path: &str, location: &str) -> Target {
         };
         format!("{directory}{location}")
     };
-    Target::Here(encode(&without_dot_segments(&path), is_path_or_query))
+    let path = encode(&without_dot_segments(&path), is_path_or_query);
+    match path.len() {
+        0..=MAX_TARGET => Target::Here(path),
+        _ => Target::Elsewhere(None),
+    }
 }
 
 /// The path of a URL after its authority, which may be missing.

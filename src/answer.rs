@@ -124,8 +124,7 @@ pub(crate) fn copy(
             out.flush().map_err(output)?;
             return Ok(copied);
         }
-        // After it, what comes is handed on as it comes.
-        piece.resize(PIECE, 0);
+        // After it, what comes is handed on as it comes: the buffer is full-grown now.
         length = reader
             .read(&mut piece)
             .map_err(|error| Failure::in_body(error, host).handed_on(true))?;

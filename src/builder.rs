@@ -16,9 +16,10 @@ use crate::secret::Credentials;
 /// HERE's own address.
 const BASE_URL: &str = "https://datalens.api.here.com";
 
-/// The size of a connection's buffers: room for the longest request line, and for a
-/// record of TLS (RFC 8446, section 5.2: 16,645 bytes) in one read. There are four of
-/// them, zeroed for each connection: ureq's 128 KB are a seventh of a small job's work.
+/// The size of a connection's buffers: room for the longest request line, for the head
+/// of any sensible answer, and for a record of TLS (RFC 8446, section 5.2: 16,645 bytes)
+/// in one read. There are four of them, zeroed for each connection: ureq's 128 KB are a
+/// seventh of a small job's work.
 const BUFFER: usize = 20 * 1024;
 
 /// The longest app id and app code, in bytes: with each byte of them escaped, the

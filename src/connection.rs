@@ -164,8 +164,8 @@ impl<C: Connector> Connector for Lines<C> {
             Ok(Some(inner)) => Ok(Some(
                 match self.proxied && details.config.proxy().is_none() {
                     // ureq comes here a second time, for the connection to the proxy itself.
-                    true => Box::new(ToProxy::new(inner.boxed(), details)),
-                    false => Box::new(Line::new(inner.boxed())),
+                    true => Box::new(ToProxy::new(Box::new(inner), details)),
+                    false => Box::new(Line::new(Box::new(inner))),
                 },
             )),
             Ok(None) => Err(Fault::NotConnected(ureq::Error::ConnectionFailed).into_error()),

@@ -116,6 +116,12 @@ fn answers() -> Vec<Fault> {
             "not JSON",
         ),
         fault("two values", body(b"{} {}"), 5, "not JSON"),
+        fault(
+            "a head of 20 KB",
+            head("200 OK", &format!("X-Long: {}\r\n", "x".repeat(20_000))) + "{}",
+            0,
+            "",
+        ),
         fault("a head of megabytes", long_head, 5, "head is too large"),
         fault(
             "a thousand headers",
@@ -261,6 +267,15 @@ fn answers() -> Vec<Fault> {
             head("302 Found", "Location: \u{fc}\r\n"),
             5,
             "status 302",
+        ),
+        fault(
+            "a redirect to a place that doesn't fit",
+            head(
+                "302 Found",
+                &format!("Location: /{}\r\n", "{".repeat(7_000)),
+            ),
+            5,
+            "redirected to nowhere usable",
         ),
         fault(
             "a redirect without a place",
