@@ -56,7 +56,7 @@ struct Service {
     refreshes: usize,
     expires_in: Option<String>,
     /// Answers that were set in place of the service's own: path, bytes, once.
-    set: Vec<(String, Vec<u8>, bool)>,
+    set: Vec<(String, Arc<Vec<u8>>, bool)>,
 }
 
 /// A request as it arrived.
@@ -143,13 +143,13 @@ impl StandIn {
 
     /// Sets the bytes that answer the next request whose path begins so.
     pub fn answer_next(&self, path: &str, bytes: impl Into<Vec<u8>>) {
-        let answer = (path.into(), bytes.into(), true);
+        let answer = (path.into(), Arc::new(bytes.into()), true);
         self.state.service().set.push(answer);
     }
 
     /// Sets the bytes that answer every request whose path begins so.
     pub fn answer_always(&self, path: &str, bytes: impl Into<Vec<u8>>) {
-        let answer = (path.into(), bytes.into(), false);
+        let answer = (path.into(), Arc::new(bytes.into()), false);
         self.state.service().set.push(answer);
     }
 }
@@ -330,7 +330,7 @@ pub fn answer(status: &str, headers: &[&str], body: &[u8]) -> Vec<u8> {
 }
 
 impl Service {
-    fn answer(&mut self, request: &Request) -> Vec<u8> {
+    fn answer(&mut self, request: &Request) -> Arc<Vec<u8>> {
         let path = request.path();
         // A gateway may put the API below a prefix.
         let path = path
@@ -348,6 +348,11 @@ impl Service {
             }
             return bytes;
         }
+        Arc::new(self.own_answer(request, path.trim_end_matches('/')))
+    }
+
+    /// The answer of the service itself.
+    fn own_answer(&mut self, request: &Request, path: &str) -> Vec<u8> {
         let ours = [("app_id", APP_ID), ("app_code", APP_CODE)];
         if ours
             .iter()
@@ -355,7 +360,7 @@ impl Service {
         {
             return refused("unknown application");
         }
-        match (request.method.as_str(), path.trim_end_matches('/')) {
+        match (request.method.as_str(), path) {
             ("POST", "/v1/sign_in") => self.sign_in(request),
             ("POST", "/v1/sign_in/refresh") => self.refresh(request),
             ("GET", path) => match self.knows(request) {

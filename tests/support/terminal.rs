@@ -75,14 +75,12 @@ impl Terminal {
     }
 
     pub fn modes(&self) -> Modes {
-        use rustix::termios::LocalModes;
-        let modes = rustix::termios::tcgetattr(&self.keyboard)
-            .expect("a terminal")
-            .local_modes;
+        use nix::sys::termios::{LocalFlags, tcgetattr};
+        let modes = tcgetattr(&self.keyboard).expect("a terminal").local_flags;
         Modes {
-            echo: modes.contains(LocalModes::ECHO),
-            lines: modes.contains(LocalModes::ICANON),
-            signals: modes.contains(LocalModes::ISIG),
+            echo: modes.contains(LocalFlags::ECHO),
+            lines: modes.contains(LocalFlags::ICANON),
+            signals: modes.contains(LocalFlags::ISIG),
         }
     }
 
