@@ -13,11 +13,7 @@ const MAX_DEPTH: usize = 10_000_000;
 
 /// Takes the bytes piece by piece.
 pub(crate) struct Checker {
-    expected: Expected,
-    /// Whether the string that is under way is a key.
-    in_key: bool,
-    /// What is left of `true`, `false` or `null`.
-    literal: &'static [u8],
+    state: State,
     nesting: Nesting,
     /// The beginning of a character that the last piece cut.
     cut_character: Vec<u8>,
@@ -50,111 +46,181 @@ impl fmt::Display for Fault {
     }
 }
 
-/// What may come next.
+/// Where in a value the next byte stands.
 #[derive(Clone, Copy, PartialEq)]
-enum Expected {
+enum State {
     Value,
     ValueOrEnd,
     Key,
     KeyOrEnd,
     Colon,
-    /// A comma, a closing bracket, or the end of it all.
+    /// After a value: at a comma, a closing bracket, or the end of it all.
     Next,
-    Text,
+    /// In an escape of a string: after the backslash, or with so many digits left.
     Escape,
-    /// So many hexadecimal digits.
-    Hex(u8),
-    Literal,
-    Number(Number),
-}
-
-/// The part of a number that was last seen.
-#[derive(Clone, Copy, PartialEq)]
-enum Number {
+    Hex4,
+    Hex3,
+    Hex2,
+    Hex1,
+    KeyEscape,
+    KeyHex4,
+    KeyHex3,
+    KeyHex2,
+    KeyHex1,
+    /// In a literal, of which these letters are left.
+    Rue,
+    Ue,
+    Alse,
+    Lse,
+    Se,
+    E,
+    Ull,
+    Ll,
+    L,
+    /// In a number, after this part of it.
     Minus,
     Zero,
     Integer,
     Point,
     Fraction,
-    E,
-    ESign,
+    Exp,
+    ExpSign,
     Exponent,
+    /// In a string: most bytes leave it at that.
+    Text,
+    KeyText,
+    /// What a byte may ask for instead.
+    OpenArray,
+    OpenObject,
+    Close,
+    Misfit,
 }
 
-impl Number {
-    /// The part after one more byte; `None` where that doesn't belong to the number.
-    fn then(self, byte: u8) -> Option<Self> {
-        Some(match (self, byte) {
-            (Self::Minus, b'0') => Self::Zero,
-            (Self::Minus, b'1'..=b'9') | (Self::Integer, b'0'..=b'9') => Self::Integer,
-            (Self::Zero | Self::Integer, b'.') => Self::Point,
-            (Self::Point | Self::Fraction, b'0'..=b'9') => Self::Fraction,
-            (Self::Zero | Self::Integer | Self::Fraction, b'e' | b'E') => Self::E,
-            (Self::E, b'+' | b'-') => Self::ESign,
-            (Self::E | Self::ESign | Self::Exponent, b'0'..=b'9') => Self::Exponent,
-            _ => return None,
-        })
-    }
+/// The states in which a byte may come, in their order.
+const STATES: [State; 35] = {
+    use State::*;
+    [
+        Value, ValueOrEnd, Key, KeyOrEnd, Colon, Next, Escape, Hex4, Hex3, Hex2, Hex1, KeyEscape,
+        KeyHex4, KeyHex3, KeyHex2, KeyHex1, Rue, Ue, Alse, Lse, Se, E, Ull, Ll, L, Minus, Zero,
+        Integer, Point, Fraction, Exp, ExpSign, Exponent, Text, KeyText,
+    ]
+};
 
-    /// Takes as much of a number as there is: its length, and its last part.
-    fn run(mut self, bytes: &[u8]) -> (usize, Self) {
-        let mut length = 0;
-        loop {
-            if matches!(self, Self::Integer | Self::Fraction | Self::Exponent) {
-                length += digits(&bytes[length..]);
+/// What a value stands in.
+#[derive(Clone, Copy)]
+enum Within {
+    Nothing,
+    Array,
+    Object,
+}
+
+/// The grammar: where a byte leads to.
+const fn after(within: Within, state: State, byte: u8) -> State {
+    use State::*;
+    match (state, byte) {
+        (Value | ValueOrEnd | Key | KeyOrEnd | Colon | Next, b' ' | b'\t' | b'\n' | b'\r') => state,
+        (Value | ValueOrEnd, b'"') => Text,
+        (Value | ValueOrEnd, b'[') => OpenArray,
+        (Value | ValueOrEnd, b'{') => OpenObject,
+        (Value | ValueOrEnd, b't') => Rue,
+        (Value | ValueOrEnd, b'f') => Alse,
+        (Value | ValueOrEnd, b'n') => Ull,
+        (Value | ValueOrEnd, b'-') => Minus,
+        (Value | ValueOrEnd | Minus, b'0') => Zero,
+        (Value | ValueOrEnd | Minus, b'1'..=b'9') => Integer,
+        (Key | KeyOrEnd, b'"') => KeyText,
+        (Colon, b':') => Value,
+        (ValueOrEnd, b']') | (KeyOrEnd, b'}') => Close,
+
+        (Text, b'"') => Next,
+        (KeyText, b'"') => Colon,
+        (Text, b'\\') => Escape,
+        (KeyText, b'\\') => KeyEscape,
+        (Text | KeyText, b' '..) => state,
+        (Escape, b'u') => Hex4,
+        (KeyEscape, b'u') => KeyHex4,
+        (Escape, b'"' | b'\\' | b'/' | b'b' | b'f' | b'n' | b'r' | b't') => Text,
+        (KeyEscape, b'"' | b'\\' | b'/' | b'b' | b'f' | b'n' | b'r' | b't') => KeyText,
+        (Hex4, _) if byte.is_ascii_hexdigit() => Hex3,
+        (Hex3, _) if byte.is_ascii_hexdigit() => Hex2,
+        (Hex2, _) if byte.is_ascii_hexdigit() => Hex1,
+        (Hex1, _) if byte.is_ascii_hexdigit() => Text,
+        (KeyHex4, _) if byte.is_ascii_hexdigit() => KeyHex3,
+        (KeyHex3, _) if byte.is_ascii_hexdigit() => KeyHex2,
+        (KeyHex2, _) if byte.is_ascii_hexdigit() => KeyHex1,
+        (KeyHex1, _) if byte.is_ascii_hexdigit() => KeyText,
+
+        (Rue, b'r') => Ue,
+        (Alse, b'a') => Lse,
+        (Lse, b'l') => Se,
+        (Ue, b'u') | (Se, b's') => E,
+        (Ull, b'u') => Ll,
+        (Ll, b'l') => L,
+        (E, b'e') | (L, b'l') => Next,
+
+        (Integer, b'0'..=b'9') => Integer,
+        (Zero | Integer, b'.') => Point,
+        (Point | Fraction, b'0'..=b'9') => Fraction,
+        (Zero | Integer | Fraction, b'e' | b'E') => Exp,
+        (Exp, b'+' | b'-') => ExpSign,
+        (Exp | ExpSign | Exponent, b'0'..=b'9') => Exponent,
+        // What comes after a number tells that it has ended.
+        (Zero | Integer | Fraction | Exponent, _) => after(within, Next, byte),
+
+        (Next, _) => match (within, byte) {
+            (Within::Array, b',') => Value,
+            (Within::Object, b',') => Key,
+            (Within::Array, b']') | (Within::Object, b'}') => Close,
+            _ => Misfit,
+        },
+        _ => Misfit,
+    }
+}
+
+/// The grammar as a table for each thing that a value stands in: a look into it takes
+/// the same time whatever the byte, where branches would be mispredicted.
+static TABLES: [[[State; 256]; STATES.len()]; 3] = {
+    let mut tables = [[[State::Misfit; 256]; STATES.len()]; 3];
+    let mut state = 0;
+    while state < STATES.len() {
+        assert!(STATES[state] as usize == state);
+        let mut byte = 0;
+        while byte < 256 {
+            let mut within = 0;
+            while within < 3 {
+                let container = [Within::Nothing, Within::Array, Within::Object][within];
+                tables[within][state][byte] = after(container, STATES[state], byte as u8);
+                within += 1;
             }
-            match bytes.get(length).and_then(|byte| self.then(*byte)) {
-                Some(then) => self = then,
-                None => return (length, self),
-            }
-            length += 1;
+            byte += 1;
         }
+        state += 1;
     }
-
-    fn may_end(self) -> bool {
-        matches!(
-            self,
-            Self::Zero | Self::Integer | Self::Fraction | Self::Exponent
-        )
-    }
-}
+    tables
+};
 
 /// A one in each byte.
 const ONES: u64 = u64::MAX / 255;
 
-/// How many bytes there are before the first that `is_end` marks by its high bit. It is
-/// given eight at a time, as most answers are strings and numbers; the lowest mark
-/// counts, so those above it may be wrong.
-fn length_before(bytes: &[u8], is_end: impl Fn(u64) -> u64) -> usize {
+/// How many bytes stand for themselves in a string: most of most answers, so they are
+/// looked at eight at a time.
+fn plain(bytes: &[u8]) -> usize {
+    // The high bit is set in the lowest byte that is below the limit, and in no lower
+    // one; what is set above it may be wrong.
+    let below = |word: u64, limit: u64| word.wrapping_sub(ONES * limit) & !word;
+    let equal = |word: u64, byte: u8| below(word ^ (ONES * u64::from(byte)), 1);
     let mut length = 0;
     while let Some(eight) = bytes[length..].first_chunk() {
-        let ends = is_end(u64::from_le_bytes(*eight)) & (ONES << 7);
-        if ends != 0 {
-            return length + ends.trailing_zeros() as usize / 8;
+        let word = u64::from_le_bytes(*eight);
+        let special = below(word, 0x20) | equal(word, b'"') | equal(word, b'\\');
+        let special = special & (ONES << 7);
+        if special != 0 {
+            return length + special.trailing_zeros() as usize / 8;
         }
         length += 8;
     }
-    let rest = bytes[length..].iter();
+    // The few that are left are looked at by whoever called.
     length
-        + rest
-            .take_while(|byte| is_end(u64::from(**byte)) & 0x80 == 0)
-            .count()
-}
-
-/// How many bytes stand for themselves in a string.
-fn plain(bytes: &[u8]) -> usize {
-    let below = |word: u64, limit: u64| word.wrapping_sub(ONES * limit) & !word;
-    let equal = |word: u64, byte: u8| below(word ^ (ONES * u64::from(byte)), 1);
-    length_before(bytes, |word| {
-        below(word, 0x20) | equal(word, b'"') | equal(word, b'\\')
-    })
-}
-
-fn digits(bytes: &[u8]) -> usize {
-    length_before(bytes, |word| {
-        let value = word ^ (ONES * u64::from(b'0'));
-        value | value.wrapping_add(ONES * (0x80 - 10))
-    })
 }
 
 /// The open brackets, a bit each: set for an object.
@@ -165,32 +231,42 @@ struct Nesting {
 }
 
 impl Nesting {
-    /// `false` if that is too deep.
-    fn open(&mut self, object: bool) -> bool {
-        if self.depth == MAX_DEPTH {
-            return false;
+    /// Opens or closes a bracket, and tells what may come then.
+    fn change(&mut self, bracket: State) -> Result<State, Fault> {
+        if bracket == State::Close {
+            self.depth -= 1;
+            return Ok(State::Next);
         }
+        if self.depth == MAX_DEPTH {
+            return Err(Fault::TooDeep);
+        }
+        let object = bracket == State::OpenObject;
         let (word, bit) = (self.depth / 64, self.depth % 64);
         if word == self.bits.len() {
             self.bits.push(0);
         }
         self.bits[word] = self.bits[word] & !(1 << bit) | u64::from(object) << bit;
         self.depth += 1;
-        true
+        Ok(match object {
+            true => State::KeyOrEnd,
+            false => State::ValueOrEnd,
+        })
     }
 
-    fn in_object(&self) -> Option<bool> {
-        let top = self.depth.checked_sub(1)?;
-        Some(self.bits[top / 64] >> (top % 64) & 1 == 1)
+    fn table(&self) -> &'static [[State; 256]; STATES.len()] {
+        let within = match self.depth.checked_sub(1) {
+            None => Within::Nothing,
+            Some(top) if self.bits[top / 64] >> (top % 64) & 1 == 1 => Within::Object,
+            Some(_) => Within::Array,
+        };
+        &TABLES[within as usize]
     }
 }
 
 impl Checker {
     pub(crate) fn new() -> Self {
         Self {
-            expected: Expected::Value,
-            in_key: false,
-            literal: b"",
+            state: State::Value,
             nesting: Nesting::default(),
             cut_character: Vec::new(),
             taken: 0,
@@ -199,121 +275,46 @@ impl Checker {
 
     /// Checks the next piece.
     pub(crate) fn feed(&mut self, piece: &[u8]) -> Result<(), Fault> {
-        use Expected::*;
         self.check_utf8(piece)?;
-        // A local, as each byte depends on it: in memory it takes half as long again.
-        let mut expected = self.expected;
+        let mut state = self.state;
+        let mut table = self.nesting.table();
         let mut at = 0;
         while let Some(&byte) = piece.get(at) {
-            expected = match (expected, byte) {
-                (Text, _) => {
-                    at += plain(&piece[at..]);
-                    match piece.get(at) {
-                        Some(b'"') if self.in_key => Colon,
-                        Some(b'"') => Next,
-                        Some(b'\\') => Escape,
-                        Some(_) => return Err(self.misfit(at)),
-                        None => break,
-                    }
-                }
-                (Number(number), _) => {
-                    let (length, number) = number.run(&piece[at..]);
-                    at += length;
-                    expected = match at < piece.len() {
-                        false => Number(number),
-                        true if number.may_end() => Next,
-                        true => return Err(self.misfit(at)),
-                    };
-                    // The byte after the number is looked at anew.
-                    continue;
-                }
-                (Escape | Hex(_) | Literal, _) => self
-                    .within_token(expected, byte)
-                    .ok_or_else(|| self.misfit(at))?,
-                (_, b' ' | b'\t' | b'\n' | b'\r') => expected,
-                (Value | ValueOrEnd | Key | KeyOrEnd, b'"') => {
-                    self.in_key = matches!(expected, Key | KeyOrEnd);
-                    Text
-                }
-                (Colon, b':') => Value,
-                (Next, b',') if self.nesting.in_object() == Some(true) => Key,
-                (Next, b',') if self.nesting.in_object() == Some(false) => Value,
-                (Next | KeyOrEnd, b'}') if self.nesting.in_object() == Some(true) => self.close(),
-                (Next | ValueOrEnd, b']') if self.nesting.in_object() == Some(false) => {
-                    self.close()
-                }
-                (Value | ValueOrEnd, _) => match self.value(byte) {
-                    Some(next) => next,
-                    None if matches!(byte, b'[' | b'{') => return Err(Fault::TooDeep),
-                    None => return Err(self.misfit(at)),
-                },
-                _ => return Err(self.misfit(at)),
-            };
+            let next = table[state as usize][usize::from(byte)];
             at += 1;
+            // One branch for most bytes outside of strings.
+            if (next as u8) < State::Text as u8 {
+                state = next;
+                continue;
+            }
+            state = match next {
+                State::OpenArray | State::OpenObject | State::Close => {
+                    let then = self.nesting.change(next)?;
+                    table = self.nesting.table();
+                    then
+                }
+                State::Misfit => {
+                    let at = self.taken + at as u64 - 1;
+                    return Err(Fault::Syntax { at });
+                }
+                text => {
+                    at += plain(&piece[at..]);
+                    text
+                }
+            };
         }
-        self.expected = expected;
+        self.state = state;
         self.taken += piece.len() as u64;
         Ok(())
     }
 
     /// Checks that nothing is missing.
     pub(crate) fn finish(&self) -> Result<(), Fault> {
-        match self.expected {
+        // A blank ends a number, and changes nothing else.
+        match after(Within::Nothing, self.state, b' ') {
             _ if self.taken == 0 => Err(Fault::Empty),
-            Expected::Next if self.nesting.depth == 0 => Ok(()),
-            Expected::Number(number) if number.may_end() && self.nesting.depth == 0 => Ok(()),
+            State::Next if self.nesting.depth == 0 => Ok(()),
             _ => Err(Fault::Unfinished),
-        }
-    }
-
-    /// What follows the first byte of a value that is no string; `None` if no value
-    /// begins so, or if it is a bracket too many.
-    fn value(&mut self, first: u8) -> Option<Expected> {
-        use Expected::*;
-        Some(match first {
-            b'-' => Number(self::Number::Minus),
-            b'0' => Number(self::Number::Zero),
-            b'1'..=b'9' => Number(self::Number::Integer),
-            b'[' => self.nesting.open(false).then_some(ValueOrEnd)?,
-            b'{' => self.nesting.open(true).then_some(KeyOrEnd)?,
-            b't' => self.literal(b"rue"),
-            b'f' => self.literal(b"alse"),
-            b'n' => self.literal(b"ull"),
-            _ => return None,
-        })
-    }
-
-    fn literal(&mut self, rest: &'static [u8]) -> Expected {
-        self.literal = rest;
-        Expected::Literal
-    }
-
-    fn close(&mut self) -> Expected {
-        self.nesting.depth -= 1;
-        Expected::Next
-    }
-
-    /// What follows one more byte of an escape or a literal.
-    fn within_token(&mut self, expected: Expected, byte: u8) -> Option<Expected> {
-        use Expected::*;
-        Some(match (expected, byte) {
-            (Literal, _) => match self.literal {
-                [only] if *only == byte => Next,
-                [first, rest @ ..] if *first == byte => self.literal(rest),
-                _ => return None,
-            },
-            (Escape, b'u') => Hex(4),
-            (Escape, b'"' | b'\\' | b'/' | b'b' | b'f' | b'n' | b'r' | b't') => Text,
-            (Hex(1), _) if byte.is_ascii_hexdigit() => Text,
-            (Hex(left), _) if byte.is_ascii_hexdigit() => Hex(left - 1),
-            _ => return None,
-        })
-    }
-
-    /// A byte of this piece may not stand where it does.
-    fn misfit(&self, at: usize) -> Fault {
-        Fault::Syntax {
-            at: self.taken + at as u64,
         }
     }
 
@@ -404,14 +405,14 @@ mod tests {
         #[test]
         fn eight_bytes_at_a_time_are_read_as_one_at_a_time(
             bytes in prop::collection::vec(prop_oneof![0u8..0x40, 0x50u8..0x60, 0x7eu8..=0xff], 0..40),
-            repeated in 0usize..20,
+            repeated in 0usize..40,
         ) {
-            let count = |bytes: &[u8], fits: fn(&&u8) -> bool| bytes.iter().take_while(fits).count();
-            let in_string = |byte: &&u8| **byte >= b' ' && !matches!(byte, b'"' | b'\\');
             let bytes = [&b"a".repeat(repeated), &bytes[..]].concat();
-            prop_assert_eq!(plain(&bytes), count(&bytes, in_string));
-            let bytes = [&b"90817"[..].repeat(repeated), &bytes[repeated..]].concat();
-            prop_assert_eq!(digits(&bytes), count(&bytes, |byte| byte.is_ascii_digit()));
+            let special = |byte: &u8| *byte < b' ' || matches!(byte, b'"' | b'\\');
+            match bytes.iter().position(special) {
+                Some(first) if first < bytes.len() / 8 * 8 => prop_assert_eq!(plain(&bytes), first),
+                _ => prop_assert_eq!(plain(&bytes), bytes.len() / 8 * 8),
+            }
         }
 
         #[test]
