@@ -202,8 +202,8 @@ static TABLES: [[[State; 256]; STATES.len()]; 3] = {
 /// A one in each byte.
 const ONES: u64 = u64::MAX / 255;
 
-/// How many bytes stand for themselves in a string: most of most answers, so they are
-/// looked at eight at a time.
+/// How many bytes stand for themselves in a string, the last seven left aside: they are
+/// most of most answers, so they are looked at eight at a time.
 fn plain(bytes: &[u8]) -> usize {
     // The high bit is set in the lowest byte that is below the limit, and in no lower
     // one; what is set above it may be wrong.
@@ -219,7 +219,6 @@ fn plain(bytes: &[u8]) -> usize {
         }
         length += 8;
     }
-    // The few that are left are looked at by whoever called.
     length
 }
 
@@ -397,6 +396,16 @@ mod tests {
     }
 
     #[test]
+    fn a_value_of_every_kind_is_accepted_in_pieces_of_any_size() {
+        let text = "{\"a\":[{},[],\"\",\"é\\n\\u00E9\"],\"\\\"\\u00e9\": \
+                    {\"\":-0,\"b\":[1.5,0.25e+3,10E-2,7e9]},\n\t\"c\":[true,false,null]}\r\n";
+        assert!(serde_json::from_str::<serde_json::Value>(text).is_ok());
+        for piece in 1..text.len() {
+            assert_eq!(check(text.as_bytes(), piece), Ok(()), "{piece}");
+        }
+    }
+
+    #[test]
     fn lone_surrogates_and_the_range_of_numbers_are_not_judged() {
         assert_eq!(check(br#"["\ud800", 1e400, -0.0E-1]"#, 3), Ok(()));
     }
@@ -412,6 +421,16 @@ mod tests {
             match bytes.iter().position(special) {
                 Some(first) if first < bytes.len() / 8 * 8 => prop_assert_eq!(plain(&bytes), first),
                 _ => prop_assert_eq!(plain(&bytes), bytes.len() / 8 * 8),
+            }
+        }
+
+        #[test]
+        fn keys_and_strings_agree_with_serde_json(
+            text in r#""([a-f0-9é\t]|\\["\\/bfnrtu0]|\\u[0-9a-fA-F]{4}){0,8}""#, piece in 1usize..40
+        ) {
+            for text in [format!("[{text}]"), format!("{{{text}:0}}")] {
+                let theirs = serde_json::from_str::<serde::de::IgnoredAny>(&text).is_ok();
+                prop_assert_eq!(check(text.as_bytes(), piece).is_ok(), theirs, "{}", text);
             }
         }
 
