@@ -46,7 +46,8 @@ impl fmt::Display for Fault {
     }
 }
 
-/// Where in a value the next byte stands.
+/// Where in a value the next byte stands. The order counts: whatever comes before
+/// [`Text`](Self::Text) asks for nothing but to be kept.
 #[derive(Clone, Copy, PartialEq)]
 enum State {
     Value,

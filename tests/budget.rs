@@ -16,7 +16,7 @@ use flate2::write::GzEncoder;
 use here_datalens::{AccessToken, Client, Credentials};
 use support::command::{account, datalens, run};
 use support::scripted::{Scripted, reply};
-use support::stand_in::{APP_CODE, APP_ID, PASSWORD, StandIn, USER_NAME, answer, json};
+use support::stand_in::{APP_CODE, APP_ID, DATASETS, PASSWORD, StandIn, USER_NAME, answer, json};
 use support::tls::{Ca, Certificate, accept, stand_in};
 
 /// Runs the whole job against a server at this port.
@@ -29,7 +29,8 @@ fn run_at(port: u16, ca: &Ca) {
         .env("DATALENS_PASSWORD", PASSWORD)
         .env("SSL_CERT_FILE", pem.path())
         .arg(USER_NAME));
-    assert_eq!(ran.status, Some(0), "{ran:?}");
+    let expected = format!("{DATASETS}\n");
+    assert_eq!((ran.status, ran.out()), (Some(0), &expected[..]), "{ran:?}");
 }
 
 #[test]
