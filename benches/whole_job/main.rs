@@ -215,10 +215,10 @@ fn kept_alive(ca: &Ca, base_url: &str) {
         drop(serde_json::from_slice::<serde_json::Value>(&body).expect("JSON"));
     };
     for threads in [1, 8] {
-        let title = format!("one of 500 calls over kept connections, {threads} at a time");
+        let title = format!("one of 400 calls over kept connections, {threads} at a time");
         let contenders = vec![
-            ("a bare ureq agent", calls(threads, 500, &bare)),
-            ("this library", calls(threads, 500, &ours)),
+            ("a bare ureq agent", calls(threads, 400, &bare)),
+            ("this library", calls(threads, 400, &ours)),
         ];
         table(&title, 11, contenders);
     }
