@@ -1,60 +1,62 @@
 //! The settings of a client, and their check.
 
-use std::sync::Arc;
+use std::fmt;
 use std::time::Duration;
 
-use ureq::tls::{Certificate, PemItem, RootCerts, TlsConfig, parse_pem};
+use ureq::tls::{RootCerts, TlsConfig};
 
-use crate::address::BaseUrl;
-use crate::client::Client;
-use crate::connection::{self, KEPT};
 use crate::error::Error;
-use crate::proxy;
-use crate::retry::Retries;
+use crate::event::{Event, Events};
+use crate::http::resolver::POOL_IDLE_TIMEOUT;
+use crate::http::transport;
+use crate::http::url::BaseUrl;
+use crate::http::{Http, Limits, MAX_IDLE_CONNECTIONS, certificates, proxy};
 use crate::secret::Credentials;
 
-/// HERE's own address.
+/// HERE's own service.
 const BASE_URL: &str = "https://datalens.api.here.com";
 
 /// The size of a connection's buffers: room for the longest request line, for the head
-/// of any sensible answer, and for a record of TLS (RFC 8446, section 5.2: 16,645 bytes)
-/// in one read. There are four of them, zeroed for each connection: ureq's 128 KB are a
-/// seventh of a small job's work.
-const BUFFER: usize = 20 * 1024;
+/// of any sensible response, and for a record of TLS (RFC 8446, section 5.2: 16,645
+/// bytes) in one read. There are four of them, zeroed for each connection: ureq's 128 KB
+/// are a seventh of a small job's work.
+const BUFFER_SIZE: usize = 20 * 1024;
 
 /// The longest app id and app code, in bytes: with each byte of them escaped, the
 /// request line still fits into the buffer.
 const MAX_CREDENTIAL: usize = 1024;
 
 /// Longer than anybody waits, and short enough for every platform's timers.
-const MAX_WAIT: Duration = Duration::from_secs(u32::MAX as u64);
+const MAX_TIMEOUT: Duration = Duration::from_secs(u32::MAX as u64);
 
-/// Collects the settings of a [`Client`]; made by [`Client::builder`].
-///
-/// [`build`](Self::build) checks them all. A time limit must be above zero; it is kept
+/// Collects the settings of a [`Client`](crate::Client); made by
+/// [`Client::builder`](crate::Client::builder). A time limit must be above zero; it is kept
 /// to a tenth of a second.
+///
+/// ```no_run
+/// use std::time::Duration;
+/// use here_datalens::{Client, Credentials};
+/// # fn main() -> Result<(), here_datalens::Error> {
+/// let client = Client::builder(Credentials::new("app id", "app code"))
+///     .proxy_from_env()
+///     .timeout(Duration::from_secs(30))
+///     .max_retries(2)
+///     .build()?;
+/// # Ok(())
+/// # }
+/// ```
 #[derive(Clone)]
 #[must_use]
 pub struct ClientBuilder {
     pub(crate) credentials: Credentials,
     base_url: String,
-    root_certificates: Option<Vec<u8>>,
+    roots: Roots,
     proxy: proxy::Setting,
     user_agent: String,
-    pub(crate) limits: Limits,
-    retries: Retries,
-}
-
-/// The limits of a call.
-#[derive(Clone, Debug)]
-pub(crate) struct Limits {
-    pub(crate) call: Option<Duration>,
-    pub(crate) lookup: Duration,
-    pub(crate) connect: Duration,
-    pub(crate) response: Duration,
-    pub(crate) stall: Duration,
-    pub(crate) sign_in: Duration,
-    pub(crate) body: u64,
+    limits: Limits,
+    pub(crate) max_body_size: u64,
+    pub(crate) max_retries: u32,
+    events: Events,
 }
 
 impl ClientBuilder {
@@ -62,24 +64,22 @@ impl ClientBuilder {
         Self {
             credentials,
             base_url: BASE_URL.into(),
-            root_certificates: None,
+            roots: Roots::BuiltIn,
             proxy: proxy::Setting::Direct,
             user_agent: concat!("here-datalens/", env!("CARGO_PKG_VERSION")).into(),
             limits: Limits {
                 call: None,
-                lookup: Duration::from_secs(10),
                 connect: Duration::from_secs(15),
-                response: Duration::from_secs(60),
-                stall: Duration::from_secs(60),
-                sign_in: Duration::from_secs(60),
-                body: 64 * 1024 * 1024,
+                read: Duration::from_secs(60),
             },
-            retries: Retries::default(),
+            max_body_size: 64 * 1024 * 1024,
+            max_retries: 0,
+            events: Events::default(),
         }
     }
 
-    /// Sets the address that `/v1/…` is appended to: `https`, or plain `http` for
-    /// `localhost`, 127.0.0.0/8 and `[::1]`; a path prefix is welcome.
+    /// Sets the URL that `/v1/…` is appended to: `https`, or plain `http` for
+    /// `localhost`, 127.0.0.0/8 and `[::1]`; with a path if there is a gateway.
     /// Defaults to `https://datalens.api.here.com`.
     pub fn base_url(mut self, url: impl Into<String>) -> Self {
         self.base_url = url.into();
@@ -89,7 +89,26 @@ impl ClientBuilder {
     /// Sets the certificates, in PEM, that are trusted instead of the built-in ones.
     /// Defaults to Mozilla's, compiled in; no environment variable is read.
     pub fn root_certificates(mut self, pem: impl Into<Vec<u8>>) -> Self {
-        self.root_certificates = Some(pem.into());
+        self.roots = Roots::Pem(pem.into());
+        self
+    }
+
+    /// Trusts the certificates of the operating system's store, which a company's own are
+    /// added to, instead of the built-in ones. On Linux they are read from the usual
+    /// places or from where the environment variables `SSL_CERT_FILE` and `SSL_CERT_DIR`
+    /// say; the first call fails if there are none.
+    ///
+    /// ```
+    /// # use here_datalens::{Client, Credentials};
+    /// # fn main() -> Result<(), here_datalens::Error> {
+    /// let credentials = Credentials::new("app id", "app code");
+    /// let client = Client::builder(credentials).platform_certificates().build()?;
+    /// # Ok(())
+    /// # }
+    /// ```
+    #[cfg(feature = "platform-verifier")]
+    pub fn platform_certificates(mut self) -> Self {
+        self.roots = Roots::Platform;
         self
     }
 
@@ -103,7 +122,7 @@ impl ClientBuilder {
     /// Takes the proxy from the environment as curl does: `https_proxy`,
     /// `HTTPS_PROXY`, `all_proxy`, `ALL_PROXY`, with the exceptions of `no_proxy` or
     /// `NO_PROXY`. Defaults to not reading them.
-    pub fn proxy_from_environment(mut self) -> Self {
+    pub fn proxy_from_env(mut self) -> Self {
         self.proxy = proxy::Setting::Environment;
         self
     }
@@ -115,165 +134,182 @@ impl ClientBuilder {
         self
     }
 
-    /// Limits the time of each whole call, its body and the caller's writer included.
-    /// Defaults to no such limit.
+    /// Limits the time of each whole call, its body and the caller's writer included;
+    /// a retry has it anew. Defaults to no such limit.
     pub fn timeout(mut self, limit: Duration) -> Self {
         self.limits.call = Some(limit);
         self
     }
 
-    /// Limits the time of a name lookup. Defaults to 10 seconds.
-    pub fn lookup_timeout(mut self, limit: Duration) -> Self {
-        self.limits.lookup = limit;
-        self
-    }
-
-    /// Limits the time of making a connection, TLS and proxy included.
-    /// Defaults to 15 seconds.
+    /// Limits the time of making a connection, TLS and proxy included, and that of
+    /// looking up a name, which takes 10 seconds at most. Defaults to 15 seconds.
     pub fn connect_timeout(mut self, limit: Duration) -> Self {
         self.limits.connect = limit;
         self
     }
 
-    /// Limits the time from the end of a request to the end of the answer's head.
+    /// Limits the wait for a response, the time that its body may stall, and that of a
+    /// whole sign-in or refresh. The time that the caller's writer takes doesn't count.
     /// Defaults to 60 seconds.
-    pub fn response_timeout(mut self, limit: Duration) -> Self {
-        self.limits.response = limit;
-        self
-    }
-
-    /// Limits how long a body may stall; the time that the caller's writer takes
-    /// doesn't count. Defaults to 60 seconds.
-    pub fn stall_timeout(mut self, limit: Duration) -> Self {
-        self.limits.stall = limit;
-        self
-    }
-
-    /// Limits the time of a whole sign-in or refresh. Defaults to 60 seconds.
-    pub fn sign_in_timeout(mut self, limit: Duration) -> Self {
-        self.limits.sign_in = limit;
+    pub fn read_timeout(mut self, limit: Duration) -> Self {
+        self.limits.read = limit;
         self
     }
 
     /// Limits the bodies that are read into memory, in bytes after decompression.
     /// Defaults to 64 MiB.
     pub fn max_body_size(mut self, bytes: u64) -> Self {
-        self.limits.body = bytes;
+        self.max_body_size = bytes;
         self
     }
 
-    /// Sets how often a call is sent again after a failure that may pass: any call if
-    /// no connection could be made, or if the answer was 429 or 503; a read also on
-    /// 500, 502 and 504, a reset, a timeout, and an answer that was cut, as long as
-    /// none of it has been handed on.
+    /// Sets how often a request is sent again after an error that
+    /// [is temporary](Error::is_temporary): a sign-in or a refresh only if it can't have
+    /// been received, or on 429 and 503; a read always, unless some of its body has
+    /// been delivered.
     ///
-    /// The wait is what the answer's `Retry-After` says, up to a minute; else half a
-    /// second and twice as much each time, with jitter. [`timeout`](Self::timeout)
-    /// holds for each try. Defaults to 0.
-    pub fn retries(mut self, most: u32) -> Self {
-        self.retries.most = most;
+    /// The wait is what the response's `Retry-After` says, up to a minute; else half a
+    /// second and twice as much each time, with jitter. Defaults to 0.
+    pub fn max_retries(mut self, retries: u32) -> Self {
+        self.max_retries = retries;
         self
     }
 
-    /// Sets what is called before each retry, with the failure and the wait.
-    pub fn on_retry(mut self, tell: impl Fn(&Error, Duration) + Send + Sync + 'static) -> Self {
-        self.retries.tell = Some(Arc::new(tell));
-        self
-    }
-
-    /// Checks the settings and makes the client. Sends nothing.
+    /// Sets the function that is called for each [`Event`]. It is called with no lock of
+    /// a session held, and in whatever thread makes the call.
     ///
-    /// # Errors
-    /// [`Error::Setting`], which names the first setting that can't be used.
-    pub fn build(mut self) -> Result<Client, Error> {
+    /// ```
+    /// # use here_datalens::{Client, Credentials, Event};
+    /// let client = Client::builder(Credentials::new("app id", "app code"))
+    ///     .on_event(|event| match event {
+    ///         Event::Retry { .. } => eprintln!("{event}"),
+    ///         _ => {}
+    ///     })
+    ///     .build();
+    /// ```
+    pub fn on_event(mut self, on_event: impl Fn(&Event<'_>) + Send + Sync + 'static) -> Self {
+        self.events = Events::new(on_event);
+        self
+    }
+
+    /// Checks the settings that are plain values, and returns the base URL.
+    pub(crate) fn check(&mut self) -> Result<BaseUrl, Error> {
+        check_crypto_provider()?;
         check_credential("app id", &self.credentials.app_id)?;
         check_credential("app code", &self.credentials.app_code)?;
-        let base_url =
-            BaseUrl::parse(&self.base_url).map_err(|reason| Error::setting("base URL", reason))?;
-        self.limits.check()?;
-        let visible = |b: u8| b.is_ascii_graphic() || b == b' ';
-        let user_agent = self.user_agent.trim_matches(' ');
-        if user_agent.is_empty() || user_agent.len() > 1024 || !user_agent.bytes().all(visible) {
-            return Err(Error::setting("user agent", "must be visible ASCII"));
+        let base_url = BaseUrl::parse(&self.base_url)
+            .map_err(|reason| Error::invalid_input("base URL", reason))?;
+        for (name, limit) in [
+            ("timeout", self.limits.call.as_mut()),
+            ("connect timeout", Some(&mut self.limits.connect)),
+            ("read timeout", Some(&mut self.limits.read)),
+        ] {
+            let Some(limit) = limit else { continue };
+            if limit.is_zero() {
+                return Err(Error::invalid_input(name, "must be above zero"));
+            }
+            *limit = (*limit).min(MAX_TIMEOUT);
         }
+        let is_visible = |b: u8| b.is_ascii_graphic() || b == b' ';
+        self.user_agent = self.user_agent.trim_matches(' ').to_owned();
+        if !(1..=1024).contains(&self.user_agent.len()) || !self.user_agent.bytes().all(is_visible)
+        {
+            return Err(Error::invalid_input("user agent", "must be visible ASCII"));
+        }
+        Ok(base_url)
+    }
+
+    /// Makes the HTTP client of checked settings.
+    pub(crate) fn http(&self, base_url: &BaseUrl) -> Result<Http, Error> {
+        let limits = self.limits.clone();
+        let proxy = self.proxy.proxy(&base_url.origin)?;
+        let proxy_password = proxy.as_ref().and_then(|proxy| proxy.password());
+        let proxy_password = proxy_password.map(str::to_owned);
         let config = ureq::Agent::config_builder()
             // Statuses and redirects are ours to judge: ureq would drop a connection
             // with the former, and send a POST elsewhere as a GET for the latter.
             .http_status_as_error(false)
             .max_redirects(0)
-            .user_agent(user_agent)
-            .proxy(self.proxy.proxy(&base_url.origin)?)
-            .tls_config(tls(self.root_certificates.as_deref())?)
-            .timeout_resolve(Some(self.limits.lookup))
-            .timeout_connect(Some(self.limits.connect))
-            .timeout_send_request(Some(self.limits.response))
-            .timeout_send_body(Some(self.limits.response))
-            .timeout_recv_response(Some(self.limits.response))
-            .timeout_per_read(Some(self.limits.stall))
-            .input_buffer_size(BUFFER)
-            .output_buffer_size(BUFFER)
-            // A longer head doesn't fit into the buffer; ureq would call it cut.
-            .max_response_header_size(BUFFER - 1)
-            .max_idle_age(KEPT)
-            .max_idle_connections(64)
-            .max_idle_connections_per_host(64);
-        let agent = connection::agent(config.build());
-        Ok(Client::assemble(
-            agent,
-            base_url,
-            self.credentials,
-            self.limits,
-            self.retries,
-        ))
-    }
-}
-
-impl Limits {
-    fn check(&mut self) -> Result<(), Error> {
-        let times = [
-            ("timeout", self.call.as_mut()),
-            ("lookup timeout", Some(&mut self.lookup)),
-            ("connect timeout", Some(&mut self.connect)),
-            ("response timeout", Some(&mut self.response)),
-            ("stall timeout", Some(&mut self.stall)),
-            ("sign-in timeout", Some(&mut self.sign_in)),
-        ];
-        for (name, time) in times {
-            if let Some(time) = time {
-                if time.is_zero() {
-                    return Err(Error::setting(name, "must be above zero"));
-                }
-                *time = (*time).min(MAX_WAIT);
-            }
-        }
-        Ok(())
+            .user_agent(&self.user_agent)
+            .proxy(proxy)
+            .tls_config(self.roots.tls_config()?)
+            .timeout_resolve(Some(limits.resolve()))
+            .timeout_connect(Some(limits.connect))
+            .timeout_send_request(Some(limits.read))
+            .timeout_send_body(Some(limits.read))
+            .timeout_recv_response(Some(limits.read))
+            .timeout_per_read(Some(limits.read))
+            .input_buffer_size(BUFFER_SIZE)
+            .output_buffer_size(BUFFER_SIZE)
+            // A longer head doesn't fit into the buffer; ureq would call it closed.
+            .max_response_header_size(BUFFER_SIZE - 1)
+            .max_idle_age(POOL_IDLE_TIMEOUT)
+            .max_idle_connections(MAX_IDLE_CONNECTIONS)
+            .max_idle_connections_per_host(MAX_IDLE_CONNECTIONS);
+        Ok(Http {
+            agent: transport::agent(config.build(), &self.events),
+            host: base_url.origin.authority(),
+            origin: base_url.origin.clone(),
+            limits,
+            has_own_roots: !matches!(self.roots, Roots::BuiltIn),
+            proxy_password,
+            max_retries: self.max_retries,
+            events: self.events.clone(),
+        })
     }
 }
 
 fn check_credential(name: &'static str, text: &str) -> Result<(), Error> {
     match text.len() {
-        0 => Err(Error::setting(name, "is empty")),
+        0 => Err(Error::invalid_input(name, "is empty")),
         1..=MAX_CREDENTIAL => Ok(()),
-        _ => Err(Error::setting(name, "is too long")),
+        _ => Err(Error::invalid_input(name, "is too long")),
     }
 }
 
-fn tls(root_certificates: Option<&[u8]>) -> Result<TlsConfig, Error> {
-    let Some(pem) = root_certificates else {
-        return Ok(TlsConfig::default());
-    };
-    let refuse = |reason| Error::setting("root certificates", reason);
-    let mut certificates: Vec<Certificate<'static>> = Vec::new();
-    for item in parse_pem(pem) {
-        match item {
-            Ok(PemItem::Certificate(certificate)) => certificates.push(certificate),
-            Ok(_) => {}
-            Err(_) => return Err(refuse("aren't valid PEM")),
-        }
+/// ureq panics at its first use of TLS where there is no crypto provider.
+fn check_crypto_provider() -> Result<(), Error> {
+    #[cfg(feature = "process-provider")]
+    let is_installed = rustls::crypto::CryptoProvider::get_default().is_some();
+    #[cfg(not(feature = "process-provider"))]
+    let is_installed = false;
+    if cfg!(feature = "ring") || is_installed {
+        return Ok(());
     }
-    if certificates.is_empty() {
-        return Err(refuse("hold no certificate in PEM"));
+    let reason = "there is none: enable the feature ring, or process-provider and install \
+                  rustls's default provider first";
+    Err(Error::invalid_input("crypto provider", reason))
+}
+
+/// The certificates that are trusted.
+#[derive(Clone)]
+enum Roots {
+    BuiltIn,
+    Pem(Vec<u8>),
+    #[cfg(feature = "platform-verifier")]
+    Platform,
+}
+
+impl Roots {
+    fn tls_config(&self) -> Result<TlsConfig, Error> {
+        let roots = match self {
+            Self::BuiltIn => RootCerts::WebPki,
+            Self::Pem(pem) => RootCerts::new_with_certs(
+                &certificates::parse_pem(pem)
+                    .map_err(|reason| Error::invalid_input("root certificates", reason))?,
+            ),
+            #[cfg(feature = "platform-verifier")]
+            Self::Platform => RootCerts::PlatformVerifier,
+        };
+        Ok(TlsConfig::builder().root_certs(roots).build())
     }
-    let roots = RootCerts::new_with_certs(&certificates);
-    Ok(TlsConfig::builder().root_certs(roots).build())
+}
+
+// Written by hand: the app code and a proxy's password are part of what it holds.
+impl fmt::Debug for ClientBuilder {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("ClientBuilder")
+            .field("credentials", &self.credentials)
+            .finish_non_exhaustive()
+    }
 }

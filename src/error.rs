@@ -6,223 +6,316 @@ use std::sync::Arc;
 
 /// Why a call didn't succeed.
 ///
-/// No variant holds a secret: not in its fields, not in its text.
+/// No variant holds a secret: not in its fields, not in its text. What a caller does next:
+///
+/// ```
+/// # use here_datalens::{Error, Session, Password};
+/// # fn ask() -> Password { Password::new("") }
+/// fn datasets(session: &Session) -> Result<serde_json::Value, Error> {
+///     match session.datasets() {
+///         Err(error) if error.needs_sign_in() => {
+///             session.sign_in(&ask())?;
+///             session.datasets()
+///         }
+///         // Err(error) if error.is_temporary() => try again in a while
+///         other => other,
+///     }
+/// }
+/// ```
 #[derive(Clone, Debug)]
 #[non_exhaustive]
 pub enum Error {
     /// A setting or an argument was refused. Nothing was sent.
     #[non_exhaustive]
-    Setting {
+    InvalidInput {
         /// What was refused, such as "base URL".
         name: &'static str,
         /// What is wrong with it.
         reason: String,
     },
-    /// The server refused the credentials or the token (status 401 or 403).
-    #[non_exhaustive]
-    Refused {
-        /// The status of the answer.
+    /// The server refused the credentials or the access token (status 401 or 403).
+    Unauthorized {
+        /// What was asked for.
+        operation: Operation,
+        /// The status of the response.
         status: u16,
-        /// What the request was for.
-        request: Request,
-        /// A short piece of the server's own text, cleaned.
+        /// A short excerpt of the server's own text.
         text: Option<String>,
     },
-    /// The server refused to refresh the session: the user has to sign in again.
-    #[non_exhaustive]
-    SignInAgain {
-        /// The status of the answer; `None` where the session holds no refresh token.
+    /// The session has no tokens that are of use: the user has to sign in.
+    SignInRequired {
+        /// What was asked for.
+        operation: Operation,
+        /// The status of the response by which the server refused the tokens; `None` if
+        /// there were none, or no refresh token.
         status: Option<u16>,
-        /// A short piece of the server's own text, cleaned.
+        /// A short excerpt of the server's own text.
         text: Option<String>,
     },
     /// The server answered with a status that means no success.
-    #[non_exhaustive]
     Status {
-        /// The status of the answer.
+        /// What was asked for.
+        operation: Operation,
+        /// The status of the response.
         status: u16,
-        /// A short piece of the server's own text, cleaned; only of a 4xx or 5xx.
+        /// A short excerpt of the server's own text; only of a 4xx or 5xx.
         text: Option<String>,
     },
     /// The server redirected the request to where no credentials are sent.
-    #[non_exhaustive]
     Redirect {
-        /// The status of the answer.
+        /// What was asked for.
+        operation: Operation,
+        /// The status of the response.
         status: u16,
-        /// The origin (scheme, host, port) of the target, if the answer names one.
+        /// Where to, if the response says so: the path for the same origin, else the
+        /// origin (scheme, host, port).
         to: Option<String>,
     },
-    /// The server wasn't reached, or not in time, or not safely.
+    /// The proxy refused to make a connection, for good.
+    Proxy {
+        /// The proxy's host and port.
+        proxy: String,
+        /// The status of its response to CONNECT.
+        status: u16,
+    },
+    /// The server or the proxy wasn't reached, or not in time, or not safely.
     #[non_exhaustive]
-    Unreachable {
-        /// The host, with its port where that isn't the usual one.
-        host: String,
-        /// How far the call got.
+    Transport {
+        /// What was asked for.
+        operation: Operation,
+        /// How far the request got.
         stage: Stage,
         /// Whether it was a time limit that ended it.
-        timed_out: bool,
-        /// What the machine says of it.
+        is_timeout: bool,
+        /// Whether the same may succeed later.
+        is_temporary: bool,
+        /// What failed, with the host that was spoken to and the operating system's
+        /// message.
         reason: String,
     },
-    /// The answer isn't what it should be: not HTTP, cut, malformed, too large.
+    /// The response isn't what it should be: truncated, malformed, too large.
     #[non_exhaustive]
-    Answer {
+    InvalidResponse {
+        /// What was asked for.
+        operation: Operation,
         /// What is wrong with it.
         reason: String,
+        /// Whether the connection ended before the response did.
+        is_truncated: bool,
+    },
+    /// The [`TokenStore`](crate::TokenStore) failed.
+    Store {
+        /// What the store calls itself.
+        name: String,
+        /// Whether there are new tokens that couldn't be stored. The session holds them:
+        /// the same call, made again, succeeds.
+        renewed: bool,
+        /// What the store failed with.
+        source: Arc<io::Error>,
     },
     /// The caller's own writer failed.
     Output(Arc<io::Error>),
 }
 
-/// The kinds of request, for [`Error::Refused`].
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+/// What was asked for: the subject of an error.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
 #[non_exhaustive]
-pub enum Request {
-    /// Signing in: the user name, the password or the application's credentials are wrong.
-    SignIn,
-    /// Reading a resource: the token or the application's credentials are wrong.
-    Resource,
+pub enum Operation {
+    /// Signing in.
+    SignIn {
+        /// The host, with its port where that isn't the usual one.
+        host: String,
+        /// The e-mail address of the account.
+        email: String,
+    },
+    /// Refreshing the tokens.
+    Refresh {
+        /// The host, with its port where that isn't the usual one.
+        host: String,
+    },
+    /// Reading a resource.
+    Read {
+        /// The resource as it was asked for, without its query.
+        resource: String,
+    },
 }
 
-/// How far a call got, for [`Error::Unreachable`].
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+/// How far a request got, for [`Error::Transport`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum Stage {
     /// Looking up the name of the host.
-    Name,
+    Resolve,
     /// Making the connection.
-    Connection,
+    Connect,
     /// Having the proxy make the connection.
     Proxy,
     /// Setting up TLS.
     Tls,
-    /// Checking the server's certificate.
+    /// Verifying the server's certificate.
     Certificate,
-    /// Sending the request or waiting for the answer.
+    /// Sending the request or waiting for the response.
     Exchange,
 }
 
 impl Error {
-    pub(crate) fn setting(name: &'static str, reason: impl Into<String>) -> Self {
-        Self::Setting {
-            name,
-            reason: reason.into(),
-        }
+    pub(crate) fn invalid_input(name: &'static str, reason: impl Into<String>) -> Self {
+        Self::InvalidInput { name, reason: reason.into() }
     }
 
-    pub(crate) fn answer(reason: impl Into<String>) -> Self {
-        Self::Answer {
-            reason: reason.into(),
-        }
+    /// Whether signing in, with [`Session::sign_in`](crate::Session::sign_in), is what
+    /// helps: there are no tokens, or the server refuses them for good. A refused sign-in
+    /// is none of these, nor is a 401 that came after a refresh.
+    pub fn needs_sign_in(&self) -> bool {
+        matches!(self, Self::SignInRequired { .. })
     }
 
-    /// Whether the server refused the credentials or the token, so that signing in
-    /// again, perhaps with another password, may help.
-    pub fn is_refused(&self) -> bool {
-        matches!(self, Self::Refused { .. } | Self::SignInAgain { .. })
-    }
-
-    /// Whether the same call may succeed later: the server wasn't reached, or is
-    /// overloaded or broken (status 408, 429, or 5xx).
+    /// Whether the same call may succeed later: the server wasn't reached, or not in
+    /// time; the response was truncated; the server or the proxy is overloaded or broken
+    /// (408, 429, 500, 502, 503, 504); or the store is in use elsewhere.
     pub fn is_temporary(&self) -> bool {
         match self {
-            Self::Unreachable { stage, .. } => *stage != Stage::Certificate,
-            Self::Status { status, .. } => matches!(status, 408 | 429 | 500..=599),
+            Self::Transport { is_temporary, .. } => *is_temporary,
+            Self::InvalidResponse { is_truncated, .. } => *is_truncated,
+            Self::Status { status, .. } => is_temporary_status(*status),
+            Self::Store { source, .. } => source.kind() == io::ErrorKind::TimedOut,
             _ => false,
         }
     }
+
+    /// Whether it was a time limit that ended the call.
+    pub fn is_timeout(&self) -> bool {
+        matches!(self, Self::Transport { is_timeout: true, .. })
+    }
+
+    /// The error of a call that met this 401 and then found that there is nothing to be
+    /// refreshed: it has the server's words.
+    pub(crate) fn or_unauthorized(self, unauthorized: Self) -> Self {
+        match (self, unauthorized) {
+            (
+                Self::SignInRequired { status: None, .. },
+                Self::Unauthorized { operation, status, text },
+            ) => Self::SignInRequired { operation, status: Some(status), text },
+            (error, _) => error,
+        }
+    }
+
+    /// Returns the status of the API's response, if that is what the error is about.
+    pub fn status(&self) -> Option<u16> {
+        match self {
+            Self::Unauthorized { status, .. }
+            | Self::Status { status, .. }
+            | Self::Redirect { status, .. } => Some(*status),
+            Self::SignInRequired { status, .. } => *status,
+            _ => None,
+        }
+    }
+}
+
+/// Whether a request that was answered so, by the server or by a proxy, may succeed later.
+pub(crate) fn is_temporary_status(status: u16) -> bool {
+    matches!(status, 408 | 429 | 500 | 502 | 503 | 504)
 }
 
 impl fmt::Display for Error {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::Setting { name, reason } => write!(f, "{name}: {reason}"),
-            Self::Refused {
-                status,
-                request,
-                text,
-            } => {
-                f.write_str(match request {
-                    Request::SignIn => {
-                        "sign-in refused: check the user name and the password, and the app id \
-                         and app code"
-                    }
-                    Request::Resource => {
-                        "access refused: the access token may have expired, or the app id and \
-                         app code are wrong"
-                    }
-                })?;
-                with_status(f, Some(*status), text)
-            }
-            Self::SignInAgain { status, text } => {
-                f.write_str("the session can't be refreshed: sign in again")?;
-                with_status(f, *status, text)
-            }
-            Self::Status { status, text } => {
-                f.write_str(match status {
-                    404 => "not there, or not yours",
-                    429 => "too many requests: try later",
-                    500..=599 => "the server failed: try later",
-                    _ => "unexpected answer",
-                })?;
-                with_status(f, Some(*status), text)
-            }
-            Self::Redirect { status, to } => match to {
-                Some(origin) => write!(
+            Self::InvalidInput { name, reason } => write!(f, "{name}: {reason}"),
+            Self::Unauthorized { operation, .. } => match operation {
+                Operation::SignIn { email, .. } => write!(
                     f,
-                    "redirected to {origin}, where no credentials are sent (status {status})"
+                    "{operation}: refused: check the user name {email}, the password, the app id \
+                     and the app code"
                 ),
-                None => write!(f, "redirected to nowhere usable (status {status})"),
+                _ => write!(
+                    f,
+                    "{operation}: access refused: no permission, or the app id or the app code \
+                     is wrong"
+                ),
             },
-            Self::Unreachable {
-                host,
-                stage,
-                timed_out,
-                reason,
-            } => {
-                let what = match (stage, timed_out) {
-                    (Stage::Name, _) => "can't look up",
-                    (Stage::Connection, _) => "can't connect to",
-                    (Stage::Proxy, _) => "no connection through the proxy to",
-                    (Stage::Tls, _) => "no TLS connection to",
-                    (Stage::Certificate, _) => "untrusted certificate of",
-                    (Stage::Exchange, true) => "no answer in time from",
-                    (Stage::Exchange, false) => "no answer from",
-                };
-                write!(f, "{what} {host}: {reason}")
+            Self::SignInRequired { operation, .. } => match operation {
+                Operation::SignIn { .. } => write!(f, "{operation}: needed: there is no session"),
+                Operation::Refresh { .. } => write!(f, "{operation}: refused: sign in again"),
+                Operation::Read { .. } => {
+                    write!(f, "{operation}: the session has ended: sign in again")
+                }
+            },
+            Self::Status { operation, status, .. } => {
+                write!(f, "{operation}: {}", meaning(*status))
             }
-            Self::Answer { reason } => write!(f, "unusable answer: {reason}"),
+            Self::Redirect { operation, to, .. } => match to {
+                None => write!(f, "{operation}: redirected to nowhere usable"),
+                Some(path) if path.starts_with('/') => {
+                    write!(f, "{operation}: redirected to {path}, which isn't followed")
+                }
+                Some(origin) => {
+                    write!(f, "{operation}: redirected to {origin}, which gets no credentials")
+                }
+            },
+            Self::Proxy { proxy, status: 407 } => write!(
+                f,
+                "proxy {proxy}: wants other credentials: they are set in its URL, user:password@host"
+            ),
+            Self::Proxy { proxy, .. } => write!(f, "proxy {proxy}: refuses the connection"),
+            Self::Transport { operation, reason, .. }
+            | Self::InvalidResponse { operation, reason, .. } => write!(f, "{operation}: {reason}"),
+            Self::Store { name, renewed: true, .. } => {
+                write!(f, "{name}: the new tokens can't be stored")
+            }
+            Self::Store { name, .. } if self.is_temporary() => {
+                write!(f, "{name}: in use elsewhere")
+            }
+            Self::Store { name, .. } => write!(f, "{name}: can't be used"),
             Self::Output(_) => f.write_str("can't write the output"),
+        }?;
+        self.write_response(f)
+    }
+}
+
+impl Error {
+    /// Writes what the response was.
+    fn write_response(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let status = match self {
+            Self::Proxy { status, .. } => Some(*status),
+            _ => self.status(),
+        };
+        if let Some(status) = status {
+            write!(f, " (status {status})")?;
+        }
+        match self {
+            Self::Unauthorized { text: Some(text), .. }
+            | Self::SignInRequired { text: Some(text), .. }
+            | Self::Status { text: Some(text), .. } => write!(f, "; the server says: {text}"),
+            _ => Ok(()),
         }
     }
 }
 
-fn with_status(
-    f: &mut fmt::Formatter<'_>,
-    status: Option<u16>,
-    text: &Option<String>,
-) -> fmt::Result {
-    if let Some(status) = status {
-        write!(f, " (status {status})")?;
+fn meaning(status: u16) -> &'static str {
+    match status {
+        404 => "not found, or no permission",
+        429 => "too many requests",
+        500..=599 => "the server failed",
+        _ => "unexpected status",
     }
-    match text {
-        Some(text) => write!(f, "; the server says: {text}"),
-        None => Ok(()),
+}
+
+impl fmt::Display for Operation {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::SignIn { host, .. } => write!(f, "sign-in at {host}"),
+            Self::Refresh { host } => write!(f, "refresh at {host}"),
+            Self::Read { resource } => f.write_str(resource),
+        }
     }
 }
 
 impl std::error::Error for Error {
     fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
         match self {
-            Self::Output(error) => Some(error),
+            Self::Output(source) | Self::Store { source, .. } => Some(source),
             // Foreign errors stay inside: their texts may quote URLs or values.
-            Self::Setting { .. }
-            | Self::Refused { .. }
-            | Self::SignInAgain { .. }
-            | Self::Status { .. }
-            | Self::Redirect { .. }
-            | Self::Unreachable { .. }
-            | Self::Answer { .. } => None,
+            _ => None,
         }
     }
 }

@@ -1,30 +1,111 @@
-//! The secrets: strings that `{:?}` doesn't show.
+//! Secrets: strings that `{:?}` doesn't show. Tokens check themselves when they are made.
 
 use std::fmt;
 
 use serde::{Deserialize, Serialize};
 
+use crate::error::Error;
+
 /// The longest secret that is accepted, in bytes. The tokens seen in public
 /// are a little over 1,000 characters long.
 pub(crate) const MAX_SECRET: usize = 8 * 1024;
 
+/// The password of a HERE account. `Debug` doesn't show it.
+///
+/// ```
+/// # use here_datalens::Password;
+/// let password = Password::new("correct horse");
+/// assert_eq!(format!("{password:?}"), "Password(…)");
+/// assert_eq!(password.secret(), "correct horse");
+/// ```
+// Without PartialEq: comparing passwords is the server's work.
+#[derive(Clone)]
+pub struct Password(String);
+
+impl Password {
+    /// Takes the text of a password as it is; a sign-in refuses one that is empty or
+    /// longer than 8 KB.
+    pub fn new(text: impl Into<String>) -> Self {
+        Self(text.into())
+    }
+}
+
+impl<T: Into<String>> From<T> for Password {
+    fn from(text: T) -> Self {
+        Self::new(text)
+    }
+}
+
+/// An access token (RFC 6749, section 1.4), sent as a bearer token (RFC 6750). It is
+/// good for about an hour after it was issued. `Debug` doesn't show it.
+///
+/// ```
+/// # use here_datalens::AccessToken;
+/// assert!(AccessToken::new("kWSsvDkK3n-4_A").is_ok());
+/// assert!(AccessToken::new("line\nbreak").is_err());
+/// ```
+#[derive(Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(try_from = "String")]
+pub struct AccessToken(String);
+
+impl AccessToken {
+    /// Takes the text of the token, which must be 1 to 8192 characters of visible ASCII.
+    ///
+    /// # Errors
+    /// [`Error::InvalidInput`] for any other text.
+    pub fn new(text: impl Into<String>) -> Result<Self, Error> {
+        let text = text.into();
+        // So that it can stand in a header. RFC 6750, section 2.1, is stricter still.
+        let is_visible = text.bytes().all(|b| b.is_ascii_graphic());
+        if is_visible && (1..=MAX_SECRET).contains(&text.len()) {
+            return Ok(Self(text));
+        }
+        Err(Error::invalid_input("access token", "must be 1 to 8192 characters of visible ASCII"))
+    }
+}
+
+impl TryFrom<String> for AccessToken {
+    type Error = Error;
+
+    fn try_from(text: String) -> Result<Self, Error> {
+        Self::new(text)
+    }
+}
+
+/// A refresh token (RFC 6749, section 1.5), which is exchanged for a new pair of
+/// tokens, once. `Debug` doesn't show it.
+#[derive(Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(try_from = "String")]
+pub struct RefreshToken(String);
+
+impl RefreshToken {
+    /// Takes the text of the token, which must be 1 to 8192 bytes long.
+    ///
+    /// # Errors
+    /// [`Error::InvalidInput`] for any other text.
+    pub fn new(text: impl Into<String>) -> Result<Self, Error> {
+        let text = text.into();
+        if (1..=MAX_SECRET).contains(&text.len()) {
+            return Ok(Self(text));
+        }
+        Err(Error::invalid_input("refresh token", "must be 1 to 8192 bytes long"))
+    }
+}
+
+impl TryFrom<String> for RefreshToken {
+    type Error = Error;
+
+    fn try_from(text: String) -> Result<Self, Error> {
+        Self::new(text)
+    }
+}
+
 macro_rules! secret {
-    ($(#[$doc:meta])* $name:ident $(, $derive:ident)*) => {
-        $(#[$doc])*
-        ///
-        /// `Debug` shows the name of the type and nothing of the value, so whatever
-        /// holds one may derive it. There is no `Display`: see [`as_str`](Self::as_str).
-        #[derive(Clone, PartialEq, Eq $(, $derive)*)]
-        pub struct $name(String);
-
+    ($name:ident) => {
         impl $name {
-            #[doc = concat!("Wraps the text of a ", stringify!($name), ".")]
-            pub fn new(text: impl Into<String>) -> Self {
-                Self(text.into())
-            }
-
-            /// Returns the secret itself, for a place where it belongs.
-            pub fn as_str(&self) -> &str {
+            /// Returns the secret itself, for a place where it belongs. There is no
+            /// `Display`, so that each such place is found by this name.
+            pub fn secret(&self) -> &str {
                 &self.0
             }
         }
@@ -38,24 +119,21 @@ macro_rules! secret {
     };
 }
 
-secret!(
-    /// The password of a HERE account.
-    Password
-);
-secret!(
-    /// An access token (RFC 6749, section 1.4), sent as a bearer token (RFC 6750).
-    ///
-    /// It is good for about an hour after it was issued.
-    AccessToken, Serialize, Deserialize
-);
-secret!(
-    /// A refresh token (RFC 6749, section 1.5): it buys a new pair of tokens, once.
-    RefreshToken, Serialize, Deserialize
-);
+secret!(Password);
+secret!(AccessToken);
+secret!(RefreshToken);
 
 /// The credentials of an application, as HERE issued them: an app id, and an app
-/// code, which is a secret.
-#[derive(Clone)]
+/// code, which is a secret. With serde they can be read from a configuration file.
+///
+/// ```
+/// # use here_datalens::Credentials;
+/// let file = r#"{ "app_id": "app id", "app_code": "app code" }"#;
+/// let credentials: Credentials = serde_json::from_str(file)?;
+/// assert_eq!(format!("{credentials:?}"), r#"Credentials { app_id: "app id", .. }"#);
+/// # Ok::<(), serde_json::Error>(())
+/// ```
+#[derive(Clone, Deserialize)]
 pub struct Credentials {
     pub(crate) app_id: String,
     pub(crate) app_code: String,
@@ -65,18 +143,13 @@ impl Credentials {
     /// Takes the pair as it is; [`ClientBuilder::build`](crate::ClientBuilder::build)
     /// checks it.
     pub fn new(app_id: impl Into<String>, app_code: impl Into<String>) -> Self {
-        Self {
-            app_id: app_id.into(),
-            app_code: app_code.into(),
-        }
+        Self { app_id: app_id.into(), app_code: app_code.into() }
     }
 }
 
 // Written by hand: the app code is a secret.
 impl fmt::Debug for Credentials {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Credentials")
-            .field("app_id", &self.app_id)
-            .finish_non_exhaustive()
+        f.debug_struct("Credentials").field("app_id", &self.app_id).finish_non_exhaustive()
     }
 }

@@ -1,5 +1,5 @@
 //! The least that does the same two requests: rustls on a blocking socket, with no
-//! limit, no check and no care for any other server than the stand-in.
+//! limit, no check and no care for any other server than the fake API.
 
 use std::env;
 use std::io::{self, Read, Write};
@@ -11,13 +11,12 @@ use rustls::pki_types::{CertificateDer, ServerName};
 use rustls::{ClientConfig, ClientConnection, RootCertStore, StreamOwned};
 use serde::Deserialize;
 
-use crate::CREDENTIALS;
-use crate::support::stand_in::USER_NAME;
+use crate::support::fake_api::{EMAIL, QUERY};
 
 type Stream = StreamOwned<ClientConnection, TcpStream>;
 
 #[derive(Deserialize)]
-struct SignInAnswer {
+struct TokenResponse {
     access_token: String,
 }
 
@@ -27,25 +26,25 @@ pub fn run() {
     let host = base_url.strip_prefix("https://").expect("https");
     let mut stream = connect(host, &variable("SSL_CERT_FILE"));
     let password = variable("DATALENS_PASSWORD");
-    let body = serde_json::json!({"email": USER_NAME, "password": password}).to_string();
+    let body = serde_json::json!({"email": EMAIL, "password": password}).to_string();
     let length = body.len();
-    let answer = exchange(
+    let response = exchange(
         &mut stream,
         &format!(
-            "POST /v1/sign_in/?{CREDENTIALS} HTTP/1.1\r\nHost: {host}\r\n\
+            "POST /v1/sign_in/?{QUERY} HTTP/1.1\r\nHost: {host}\r\n\
              Content-Type: application/json\r\nContent-Length: {length}\r\n\r\n{body}"
         ),
     );
-    let SignInAnswer { access_token } = serde_json::from_slice(&answer).expect("a token");
-    let answer = exchange(
+    let TokenResponse { access_token } = serde_json::from_slice(&response).expect("a token");
+    let response = exchange(
         &mut stream,
         &format!(
-            "GET /v1/datasets/?{CREDENTIALS} HTTP/1.1\r\nHost: {host}\r\n\
+            "GET /v1/datasets/?{QUERY} HTTP/1.1\r\nHost: {host}\r\n\
              Content-Type: text/plain\r\nAuthorization: Bearer {access_token}\r\n\r\n"
         ),
     );
-    serde_json::from_slice::<serde_json::Value>(&answer).expect("JSON");
-    io::stdout().write_all(&answer).expect("an output");
+    serde_json::from_slice::<serde_json::Value>(&response).expect("JSON");
+    io::stdout().write_all(&response).expect("an output");
     println!();
 }
 
@@ -67,13 +66,13 @@ fn connect(host: &str, pem: &str) -> Stream {
     StreamOwned::new(tls, tcp)
 }
 
-/// Sends a request and returns the body of its answer.
+/// Sends a request and returns the body of the response.
 fn exchange(stream: &mut Stream, request: &str) -> Vec<u8> {
     stream.write_all(request.as_bytes()).expect("a server");
     let mut bytes = vec![0; 16 * 1024];
     let mut read = 0;
     loop {
-        read += stream.read(&mut bytes[read..]).expect("an answer");
+        read += stream.read(&mut bytes[read..]).expect("a response");
         let head = bytes[..read].windows(4).position(|w| w == b"\r\n\r\n");
         let Some(end) = head else { continue };
         let head = std::str::from_utf8(&bytes[..end]).expect("a head");

@@ -1,10 +1,12 @@
 //! `cargo bench`: what the whole job takes, as a process and as a call, against a
-//! stand-in over TLS on this machine, and beside others that do it. Nothing is
+//! fake API over TLS on this machine, and beside others that do it. Nothing is
 //! asserted: read the ratios.
 
-mod contest;
+#![allow(unsafe_code)] // What a child process does before it runs the command.
+
 mod floor;
-#[path = "../../tests/support/mod.rs"]
+mod harness;
+#[path = "../../tests/it/support/mod.rs"]
 mod support;
 
 use std::env;
@@ -12,16 +14,14 @@ use std::fs;
 use std::path::Path;
 use std::process::{Command, Stdio};
 
-use contest::{calls, first_byte, process, table};
-use here_datalens::{Client, Credentials, Password};
-use support::stand_in::{APP_CODE, APP_ID, PASSWORD, USER_NAME, json};
-use support::tls::{Ca, Certificate, stand_in};
+use harness::{calls, first_byte, process, table};
+use support::client::{builder, sign_in};
+use support::fake_api::http::json_response;
+use support::fake_api::{EMAIL, PASSWORD, QUERY};
+use support::tls::{Ca, Certificate, fake_api};
 use ureq::tls::{Certificate as Root, RootCerts, TlsConfig};
 
-/// The stand-in's app id and app code, percent-encoded.
-const CREDENTIALS: &str = "app_id=demo-app-id&app_code=demo%20app%26code%3D50%25%2B%C3%BC%2F%3F%23";
-
-/// What this program is to be instead, for the contests of processes.
+/// What this program is to be instead, for the comparison of processes.
 const ROLE: &str = "DATALENS_BENCH_ROLE";
 
 /// Data sets, about 1 MB of them as JSON.
@@ -44,17 +44,17 @@ fn main() {
     let ca = Ca::new();
     let directory = tempfile::tempdir().expect("a directory");
     fs::write(directory.path().join("ca.pem"), ca.pem()).expect("a file");
-    let (server, _) = stand_in(ca.server(Certificate::Good));
+    let (server, _) = fake_api(ca.server(Certificate::Good));
     let megabyte = megabyte();
     for megabytes in [5, 64] {
         let body = format!("[{}0]", megabyte.repeat(megabytes));
-        server.answer_always(&format!("/v1/{megabytes}"), json("200 OK", &body));
+        server.respond_always(&format!("/v1/{megabytes}"), json_response("200 OK", &body));
     }
     let base_url = format!("https://localhost:{}", server.port());
     let commands = Commands::new(directory.path(), &base_url);
     whole_job(&commands);
     nothing_to_ask(&commands);
-    long_answers(&commands);
+    long_responses(&commands);
     kept_alive(&ca, &base_url);
 }
 
@@ -68,16 +68,12 @@ impl<'a> Commands<'a> {
     /// Copies both programs, so that they lie on the disk alike: it shows in the times.
     fn new(directory: &'a Path, base_url: &'a str) -> Self {
         let this = env::current_exe().expect("a path");
-        for (program, name) in [
-            (Path::new(env!("CARGO_BIN_EXE_datalens")), "datalens"),
-            (&this, "bench"),
-        ] {
+        for (program, name) in
+            [(Path::new(env!("CARGO_BIN_EXE_datalens")), "datalens"), (&this, "bench")]
+        {
             fs::copy(program, directory.join(name)).expect("a copy");
         }
-        Self {
-            directory,
-            base_url,
-        }
+        Self { directory, base_url }
     }
 
     fn program(&self, program: &Path) -> Command {
@@ -87,7 +83,7 @@ impl<'a> Commands<'a> {
             .env("PATH", env::var_os("PATH").unwrap_or_default())
             .env("DATALENS_PASSWORD", PASSWORD)
             .env("SSL_CERT_FILE", self.directory.join("ca.pem"));
-        support::command::account(&mut command, self.base_url);
+        support::command::set_application(&mut command, self.base_url);
         command
     }
 
@@ -100,9 +96,7 @@ impl<'a> Commands<'a> {
     /// With a session that its first use makes.
     fn with_session(&self, arguments: &[&str]) -> Command {
         let mut command = self.datalens(arguments);
-        command
-            .arg("--session")
-            .arg(self.directory.join("session.json"));
+        command.arg("--session").arg(self.directory.join("session.json"));
         command
     }
 
@@ -132,23 +126,20 @@ fn is_installed(program: &str) -> bool {
 }
 
 fn whole_job(commands: &Commands) {
-    let body = serde_json::json!({"email": USER_NAME, "password": PASSWORD}).to_string();
-    let sign_in = format!("curl 'sign_in/?{CREDENTIALS}' -d '{body}'");
+    let body = serde_json::json!({"email": EMAIL, "password": PASSWORD}).to_string();
+    let sign_in = format!("curl 'sign_in/?{QUERY}' -d '{body}'");
     let both = format!(
         "token=$({sign_in} | jq -r .access_token)\n\
-         curl 'datasets/?{CREDENTIALS}' -H \"Authorization: Bearer $token\""
+         curl 'datasets/?{QUERY}' -H \"Authorization: Bearer $token\""
     );
-    let long = commands.datalens(&[USER_NAME, "64"]);
+    let long = commands.datalens(&[EMAIL, "64"]);
     let mut contenders = vec![
         ("floor", process(commands.this("floor"))),
-        ("datalens", process(commands.datalens(&[USER_NAME]))),
+        ("datalens", process(commands.datalens(&[EMAIL]))),
         ("datalens, the first byte of 64 MB", first_byte(long)),
     ];
     if is_installed("curl") {
-        contenders.push((
-            "curl, the sign-in alone",
-            process(commands.script(&sign_in)),
-        ));
+        contenders.push(("curl, the sign-in alone", process(commands.script(&sign_in))));
     }
     if is_installed("curl") && is_installed("jq") {
         contenders.push(("curl | jq, then curl", process(commands.script(&both))));
@@ -157,61 +148,51 @@ fn whole_job(commands: &Commands) {
 }
 
 fn nothing_to_ask(commands: &Commands) {
-    let token = commands.with_session(&["-t", USER_NAME]);
+    let token = commands.with_session(&["-t", EMAIL]);
     let contenders = vec![
-        (
-            "a program that prints a line",
-            process(commands.this("line")),
-        ),
+        ("a program that prints a line", process(commands.this("line"))),
         ("datalens --help", process(commands.datalens(&["--help"]))),
         ("datalens --token, a good session", process(token)),
     ];
     table("nothing to ask", 51, contenders);
 }
 
-fn long_answers(commands: &Commands) {
+fn long_responses(commands: &Commands) {
     if is_installed("curl") {
-        let datalens = commands.with_session(&[USER_NAME, "64"]);
+        let datalens = commands.with_session(&[EMAIL, "64"]);
         let contenders = vec![
             ("curl, unchecked", process(commands.script("curl 64"))),
             ("datalens, checked as JSON", process(datalens)),
         ];
-        table("an answer of 64 MB", 9, contenders);
+        table("a response of 64 MB", 9, contenders);
     }
     if is_installed("curl") && is_installed("jq") {
-        let datalens = commands.with_session(&[USER_NAME, "5"]);
+        let datalens = commands.with_session(&[EMAIL, "5"]);
         let jq = commands.script("curl 5 | jq -c .");
-        let contenders = vec![
-            ("datalens, checked as JSON", process(datalens)),
-            ("curl | jq -c .", process(jq)),
-        ];
-        table("an answer of 5 MB", 5, contenders);
+        let contenders =
+            vec![("datalens, checked as JSON", process(datalens)), ("curl | jq -c .", process(jq))];
+        table("a response of 5 MB", 5, contenders);
     }
 }
 
-/// Calls of one client, beside those of an agent of ureq with its default settings.
+/// Calls of one session, beside those of an agent of ureq with its default settings.
 fn kept_alive(ca: &Ca, base_url: &str) {
-    let client = Client::builder(Credentials::new(APP_ID, APP_CODE))
-        .base_url(base_url)
-        .root_certificates(ca.pem())
-        .build()
-        .expect("a client");
-    let session = client
-        .sign_in(USER_NAME, &Password::new(PASSWORD))
-        .expect("a session");
+    let client = builder(base_url).root_certificates(ca.pem()).build();
+    let session = sign_in(&client.expect("a client"));
     let roots = RootCerts::new_with_certs(&[Root::from_pem(ca.pem().as_bytes()).expect("PEM")]);
     let agent: ureq::Agent = ureq::Agent::config_builder()
         .tls_config(TlsConfig::builder().root_certs(roots).build())
         .proxy(None)
         .build()
         .into();
-    let url = format!("{base_url}/v1/datasets/?{CREDENTIALS}");
-    let bearer = format!("Bearer {}", session.access_token().as_str());
-    let ours = || drop(client.datasets(session.access_token()).expect("data sets"));
+    let url = format!("{base_url}/v1/datasets/?{QUERY}");
+    let token = session.access_token().expect("a token");
+    let bearer = format!("Bearer {}", token.secret());
+    let ours = || drop(session.datasets().expect("data sets"));
     let bare = || {
         let request = agent.get(&url).header("Authorization", &bearer);
-        let mut answer = request.call().expect("an answer");
-        let body = answer.body_mut().read_to_vec().expect("a body");
+        let mut response = request.call().expect("a response");
+        let body = response.body_mut().read_to_vec().expect("a body");
         drop(serde_json::from_slice::<serde_json::Value>(&body).expect("JSON"));
     };
     for threads in [1, 8] {

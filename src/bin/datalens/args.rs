@@ -1,255 +1,289 @@
 //! The command line, as a pure function of its arguments.
 
-use std::ffi::OsString;
+use std::ffi::{OsStr, OsString};
+use std::mem;
+use std::os::unix::ffi::OsStrExt;
 use std::path::PathBuf;
 use std::time::Duration;
+use std::vec;
 
-pub(crate) const HELP: &str = "\
-Signs in to HERE's Geovisualization (Data Lens) API and prints a resource as JSON.
+pub(crate) const USAGE: &str = "\
+prints a resource of HERE's Geovisualization (Data Lens) API as JSON
+Usage: datalens [OPTIONS] USERNAME [RESOURCE]
+An access token is valid for an hour. Try 'datalens -h' or 'datalens --help'.";
+
+pub(crate) const SHORT_HELP: &str = "\
+Signs in to HERE's Geovisualization (Data Lens) API; prints a resource as JSON.
+
+Usage: datalens [OPTIONS] USERNAME [RESOURCE]
+
+  USERNAME                the e-mail address of the HERE account
+  RESOURCE                a path below /v1/ [default: datasets/]
+  -t, --token             print the access token, which is valid for an hour
+      --header            print it as a header, for curl -H @-
+      --password-stdin    read the password from standard input
+  -s, --session FILE      keep the session in FILE
+      --base-url URL      another URL than https://datalens.api.here.com
+      --cacert FILE       trust these certificates (PEM) instead
+      --timeout SECONDS   limit each whole call
+      --retry N           send a call again, up to N times, if that may help
+  -v, --verbose           say on standard error what is done
+  -h, --help              print this; --help prints all
+  -V, --version           print the version
+
+Environment: HERE_APP_ID and HERE_APP_CODE (required), DATALENS_PASSWORD
+";
+
+pub(crate) const LONG_HELP: &str = "\
+Signs in to HERE's Geovisualization (Data Lens) API; prints a resource as JSON.
 
 Usage: datalens [OPTIONS] USERNAME [RESOURCE]
 
   USERNAME  the e-mail address of the HERE account
-  RESOURCE  a path below /v1/, with its own query if it needs one
-            [default: datasets/]
+  RESOURCE  a path below /v1/, with its own query if it needs one (quote one
+            that has a '?') [default: datasets/]
+
+Examples:
+  datalens me@example.com | jq -r '.datasets[].id'
+  datalens --session ~/.datalens.json me@example.com 'queries/17/data?a=b'
 
 Options:
-  -t, --token          print the access token instead of a resource
-      --header         print 'Authorization: Bearer <token>', for curl -H @-
-      --password-stdin read the password from standard input, up to its end,
-                       less one final line break
-  -s, --session FILE   keep the session in FILE: a token that is still good is used,
-                       an old one refreshed; else the password is asked for
-      --base-url URL   another address than https://datalens.api.here.com
-      --cacert FILE    PEM certificates to trust instead of the built-in ones
-      --timeout SECONDS
-                       the most that each whole call may take, its body included;
-                       none by default
-      --retry N        send a call again, up to N times, after a failure that may pass:
-                       no connection, 429 or 503; reads also after a reset, a timeout,
-                       a cut answer, 500, 502 or 504; --timeout holds for each try
-  -h, --help           print this help
-  -V, --version        print the version
+  -t, --token           print the access token instead of a resource; it is
+                        valid for an hour
+      --header          print 'Authorization: Bearer <token>', for curl -H @-
+      --password-stdin  read the password from standard input: one line
+  -s, --session FILE    keep the session in FILE: a token that is still good is
+                        used, an old one refreshed; else the password is asked
+                        for; only you can read FILE, and 'rm FILE' forgets it
+      --base-url URL    another URL than https://datalens.api.here.com
+      --cacert FILE     PEM certificates to trust instead of the built-in ones
+      --timeout SECONDS the most that each whole call may take, its body
+                        included; none by default
+      --retry N         send a call again, up to N times, after a failure with
+                        status 4: a sign-in or a refresh only if it can't have
+                        been received, or on 429 and 503; --timeout holds for
+                        each try
+  -v, --verbose         say on standard error what is done, a line each
+  -h, --help            print the options; print all this
+  -V, --version         print the version
+
+An option that is given again beats the earlier one.
 
 Environment:
   HERE_APP_ID, HERE_APP_CODE  the application's credentials (required)
-  DATALENS_PASSWORD           the password; else it is asked for on the terminal
+  DATALENS_PASSWORD           the password; else the terminal is asked for it
   DATALENS_BASE_URL           as --base-url
   SSL_CERT_FILE               as --cacert
-  https_proxy, all_proxy, no_proxy and their upper-case forms, as curl reads them
+  https_proxy, all_proxy, no_proxy and their upper-case forms, as curl has them
 
-Whatever --timeout is: a name is looked up within 10 s, a connection (TLS included)
-made within 15 s, an answer begun within 60 s, no stall in a body lasts longer than
-60 s, and a sign-in is over within 60 s.
-
-A session in FILE is one account's; only its owner can read it. 'rm FILE' forgets it.
+Whatever --timeout is: a name is looked up within 10 s, a connection (TLS
+included) made within 15 s, a response begun within 60 s, no stall in a body
+lasts longer than 60 s, and a sign-in is over within 60 s.
 
 Exit status:
   0    done
-  1    something on this machine failed, such as writing the output
-  2    usage, a missing or unusable setting, no password: nothing was sent
-  3    the server refused the credentials or the token
-  4    the server wasn't reached, or not in time, or not safely
-  5    the server answered something else than it should
-  130  interrupted at the prompt
+  1    something on this machine failed: writing the output, storing the
+       session, a lock that can't be opened
+  2    usage, a missing or unusable setting, a file that is refused, no
+       password to be had: nothing was sent
+  3    the credentials or the session were refused
+  4    it may work later: not reached, not in time, cut short, overloaded
+  5    it won't work by itself: another status, a redirect elsewhere, a
+       malformed response, an untrusted certificate
+  130  interrupted
 ";
+
+const VERSION: &str = concat!("datalens ", env!("CARGO_PKG_VERSION"), "\n");
+
+pub(crate) const DEFAULT_RESOURCE: &str = "datasets/";
 
 /// What the command line asks for.
 #[derive(Debug, PartialEq)]
 pub(crate) enum Command {
-    Help,
-    Version,
+    Print(&'static str),
     Run(Options),
 }
 
 #[derive(Debug, Default, PartialEq)]
 pub(crate) struct Options {
-    pub(crate) user_name: String,
-    pub(crate) print: Print,
+    pub(crate) email: String,
+    pub(crate) output: Output,
     pub(crate) password_stdin: bool,
     pub(crate) session: Option<PathBuf>,
     pub(crate) base_url: Option<String>,
     pub(crate) cacert: Option<PathBuf>,
     pub(crate) timeout: Option<Duration>,
-    pub(crate) retries: u32,
+    pub(crate) max_retries: u32,
+    pub(crate) verbose: bool,
 }
 
 /// What is printed.
 #[derive(Debug, PartialEq)]
-pub(crate) enum Print {
+pub(crate) enum Output {
     Resource(String),
     Token,
     Header,
 }
 
-impl Default for Print {
+impl Default for Output {
     fn default() -> Self {
         Self::Resource(DEFAULT_RESOURCE.into())
     }
 }
 
-pub(crate) const DEFAULT_RESOURCE: &str = "datasets/";
-
-/// Reads the arguments after the program's name. A message never quotes a value: it
-/// may be a secret in the wrong place.
-pub(crate) fn parse(arguments: impl IntoIterator<Item = OsString>) -> Result<Command, String> {
-    let arguments: Vec<OsString> = arguments.into_iter().collect();
+/// Reads the arguments after the program's name. No message quotes a value: it may be a
+/// secret in the wrong place.
+pub(crate) fn parse(arguments: Vec<OsString>) -> Result<Command, String> {
+    if arguments.is_empty() {
+        return Err(USAGE.into());
+    }
     // Whoever asks for help gets it, whatever else is wrong.
-    let mut options = arguments.iter().take_while(|argument| *argument != "--");
-    if options.any(|argument| argument == "-h" || argument == "--help") {
-        return Ok(Command::Help);
+    for option in arguments.iter().take_while(|argument| *argument != "--") {
+        match option.to_str() {
+            Some("-h") => return Ok(Command::Print(SHORT_HELP)),
+            Some("--help") => return Ok(Command::Print(LONG_HELP)),
+            _ => {}
+        }
     }
-    match read(&arguments)? {
-        Asked { version: true, .. } => Ok(Command::Version),
-        asked => asked.options().map(Command::Run),
-    }
+    parse_options(arguments).map_err(|reason| format!("{reason}\nTry 'datalens --help' for more."))
 }
 
-/// The arguments as they stand there.
-#[derive(Default)]
-struct Asked {
-    version: bool,
-    token: bool,
-    header: bool,
-    password_stdin: bool,
-    session: Option<OsString>,
-    base_url: Option<OsString>,
-    cacert: Option<OsString>,
-    timeout: Option<OsString>,
-    retry: Option<OsString>,
-    operands: Vec<OsString>,
-}
-
-fn read(arguments: &[OsString]) -> Result<Asked, String> {
-    let mut asked = Asked::default();
-    let mut arguments = arguments.iter();
-    while let Some(argument) = arguments.next() {
-        let text = argument.to_str().unwrap_or_default();
-        if text == "--" {
-            asked.operands.extend(arguments.cloned());
-            break;
-        }
-        if !argument.as_encoded_bytes().starts_with(b"-") || text == "-" {
-            asked.operands.push(argument.clone());
-            continue;
-        }
-        let (name, attached) = split(argument);
-        match (name.as_str(), &attached) {
-            ("-V" | "--version", None) => asked.version = true,
-            ("-t" | "--token", None) => asked.token = true,
-            ("--header", None) => asked.header = true,
-            ("--password-stdin", None) => asked.password_stdin = true,
-            ("-s" | "--session" | "--base-url" | "--cacert" | "--timeout" | "--retry", _) => {
-                let value = attached.or_else(|| arguments.next().cloned());
-                let place = match name.as_str() {
-                    "-s" | "--session" => &mut asked.session,
-                    "--base-url" => &mut asked.base_url,
-                    "--cacert" => &mut asked.cacert,
-                    "--timeout" => &mut asked.timeout,
-                    _ => &mut asked.retry,
-                };
-                if place.is_some() {
-                    let name = if name == "-s" { "--session" } else { &name };
-                    return Err(format!("{name} is given twice"));
-                }
-                *place = Some(value.ok_or_else(|| format!("{name} needs a value"))?);
+fn parse_options(arguments: Vec<OsString>) -> Result<Command, String> {
+    let mut options = Options::default();
+    let (mut token, mut header, mut version) = (false, false, false);
+    let mut arguments = Arguments { rest: arguments.into_iter(), ..Arguments::default() };
+    while arguments.next_option()? {
+        match arguments.option.as_str() {
+            "-t" | "--token" => token = true,
+            "--header" => header = true,
+            "--password-stdin" => options.password_stdin = true,
+            "-s" | "--session" => options.session = Some(arguments.path()?),
+            "--base-url" => options.base_url = Some(utf8("--base-url", arguments.value()?)?),
+            "--cacert" => options.cacert = Some(arguments.path()?),
+            "--timeout" => options.timeout = Some(seconds(&arguments.value()?)?),
+            "--retry" => options.max_retries = count(&arguments.value()?)?,
+            "-v" | "--verbose" => options.verbose = true,
+            "-V" | "--version" => version = true,
+            "-h" => return Ok(Command::Print(SHORT_HELP)),
+            unknown => {
+                // Up to where a value may have been glued to it.
+                let end = unknown.find(|c: char| !c.is_ascii_alphabetic() && c != '-');
+                return Err(format!("unknown option {}", &unknown[..end.unwrap_or(unknown.len())]));
             }
-            (
-                "-h" | "--help" | "-V" | "--version" | "-t" | "--token" | "--header"
-                | "--password-stdin",
-                Some(_),
-            ) => return Err(format!("{name} takes no value")),
-            // The name alone: what follows a sign of equality may be a secret.
-            _ => return Err(format!("unknown option {name:?}")),
         }
     }
-    Ok(asked)
-}
-
-/// Splits `--name=value`.
-fn split(argument: &OsString) -> (String, Option<OsString>) {
-    let bytes = argument.as_encoded_bytes();
-    let Some(end) = bytes.iter().position(|b| *b == b'=') else {
-        return (argument.to_string_lossy().into_owned(), None);
-    };
-    let name = String::from_utf8_lossy(&bytes[..end]).into_owned();
-    (name, Some(after(argument, end + 1)))
-}
-
-#[cfg(unix)]
-fn after(argument: &OsString, start: usize) -> OsString {
-    use std::os::unix::ffi::{OsStrExt, OsStringExt};
-    OsString::from_vec(argument.as_bytes()[start..].to_vec())
-}
-
-#[cfg(not(unix))]
-fn after(argument: &OsString, start: usize) -> OsString {
-    // Names are ASCII, so the text is cut between characters.
-    argument.to_string_lossy()[start..].into()
-}
-
-impl Asked {
-    fn options(self) -> Result<Options, String> {
-        let mut operands = self.operands.into_iter();
-        let user_name = utf8("USERNAME", operands.next().ok_or("USERNAME is missing")?)?;
-        if user_name.is_empty() {
-            return Err("USERNAME is empty".into());
-        }
-        let resource = operands.next();
-        if operands.next().is_some() {
-            return Err("too many arguments: at most USERNAME and RESOURCE".into());
-        }
-        let print = match (self.token, self.header, resource) {
-            (true, true, _) => return Err("--token and --header exclude each other".into()),
-            (true, _, Some(_)) => return Err("--token takes no RESOURCE".into()),
-            (_, true, Some(_)) => return Err("--header takes no RESOURCE".into()),
-            (true, _, None) => Print::Token,
-            (_, true, None) => Print::Header,
-            (_, _, Some(resource)) => Print::Resource(utf8("RESOURCE", resource)?),
-            (_, _, None) => Print::default(),
-        };
-        Ok(Options {
-            user_name,
-            print,
-            password_stdin: self.password_stdin,
-            base_url: self
-                .base_url
-                .map(|url| utf8("--base-url", url))
-                .transpose()?,
-            session: self.session.map(path("--session")).transpose()?,
-            cacert: self.cacert.map(path("--cacert")).transpose()?,
-            timeout: self.timeout.map(seconds).transpose()?,
-            retries: self.retry.map(count).transpose()?.unwrap_or(0),
-        })
+    if version {
+        return Ok(Command::Print(VERSION));
     }
+    let mut operands = arguments.operands.into_iter();
+    options.email = user_name(operands.next().ok_or("USERNAME is missing")?)?;
+    options.output = output(token, header, operands.next())?;
+    match operands.next() {
+        Some(_) => Err("too many arguments: at most USERNAME and RESOURCE".into()),
+        None => Ok(Command::Run(options)),
+    }
+}
+
+/// The arguments, from option to option: `--name`, `--name=VALUE`, `--name VALUE`, or
+/// letters behind one hyphen, of which the last may have a value: `-tv`, `-ts FILE`,
+/// `-sFILE`, `-s=FILE`.
+#[derive(Default)]
+struct Arguments {
+    rest: vec::IntoIter<OsString>,
+    /// What is no option, of what was read.
+    operands: Vec<OsString>,
+    /// The latest option, with its hyphens.
+    option: String,
+    /// What follows it in the same argument: a value, with or without '=', or more letters.
+    attached: Vec<u8>,
+}
+
+impl Arguments {
+    /// Reads up to the next option, if there is one.
+    fn next_option(&mut self) -> Result<bool, String> {
+        while self.attached.is_empty() {
+            let Some(argument) = self.rest.next() else {
+                return Ok(false);
+            };
+            match argument.as_bytes() {
+                b"--" => self.operands.extend(self.rest.by_ref()),
+                long @ [b'-', b'-', ..] => {
+                    let end = long.iter().position(|b| *b == b'=').unwrap_or(long.len());
+                    self.option = String::from_utf8_lossy(&long[..end]).into();
+                    self.attached = long[end..].into();
+                    return Ok(true);
+                }
+                [b'-', letters @ ..] if !letters.is_empty() => {
+                    self.option = "-".into();
+                    self.attached = letters.into();
+                }
+                _ => self.operands.push(argument),
+            }
+        }
+        let letter = self.attached.remove(0);
+        if letter == b'=' {
+            return Err(format!("{} takes no value", self.option));
+        }
+        self.option = format!("-{}", char::from(letter));
+        Ok(true)
+    }
+
+    /// The latest option's value.
+    fn value(&mut self) -> Result<OsString, String> {
+        let attached = mem::take(&mut self.attached);
+        if attached.is_empty() {
+            return self.rest.next().ok_or_else(|| format!("{} needs a value", self.option));
+        }
+        let value = attached.strip_prefix(b"=").unwrap_or(&attached);
+        Ok(OsStr::from_bytes(value).into())
+    }
+
+    fn path(&mut self) -> Result<PathBuf, String> {
+        let value = self.value()?;
+        if value.is_empty() {
+            return Err(format!("{} needs the name of a file", self.option));
+        }
+        Ok(value.into())
+    }
+}
+
+fn output(token: bool, header: bool, resource: Option<OsString>) -> Result<Output, String> {
+    match (token, header, resource) {
+        (true, true, _) => Err("--token and --header exclude each other".into()),
+        (true, _, Some(_)) => Err("--token takes no RESOURCE".into()),
+        (_, true, Some(_)) => Err("--header takes no RESOURCE".into()),
+        (true, _, None) => Ok(Output::Token),
+        (_, true, None) => Ok(Output::Header),
+        (_, _, Some(resource)) => Ok(Output::Resource(utf8("RESOURCE", resource)?)),
+        (_, _, None) => Ok(Output::default()),
+    }
+}
+
+fn user_name(value: OsString) -> Result<String, String> {
+    let name = utf8("USERNAME", value)?;
+    if !name.contains('@') {
+        return Err("USERNAME must be the e-mail address of the account".into());
+    }
+    if name.contains(char::is_control) {
+        return Err("USERNAME holds a control character".into());
+    }
+    Ok(name)
 }
 
 fn utf8(name: &str, value: OsString) -> Result<String, String> {
-    value
-        .into_string()
-        .map_err(|_| format!("{name} isn't UTF-8"))
+    value.into_string().map_err(|_| format!("{name} isn't UTF-8"))
 }
 
-fn path(name: &'static str) -> impl FnOnce(OsString) -> Result<PathBuf, String> {
-    move |value| match value.is_empty() {
-        true => Err(format!("{name} needs the name of a file")),
-        false => Ok(value.into()),
-    }
-}
-
-fn seconds(value: OsString) -> Result<Duration, String> {
+fn seconds(value: &OsStr) -> Result<Duration, String> {
     let number = value.to_str().and_then(|text| text.parse::<f64>().ok());
-    match number {
-        Some(seconds) if seconds.is_finite() && seconds > 0.0 => {
-            // What is too long for a Duration is no limit, what is too short one at once.
-            let limit = Duration::try_from_secs_f64(seconds).unwrap_or(Duration::MAX);
-            Ok(limit.max(Duration::from_nanos(1)))
-        }
-        _ => Err("--timeout must be a number of seconds above zero".into()),
-    }
+    let seconds = number.filter(|seconds| seconds.is_finite() && *seconds > 0.0);
+    let seconds = seconds.ok_or("--timeout must be a number of seconds above zero")?;
+    // What is too long for a Duration is no limit, what is too short one at once.
+    let limit = Duration::try_from_secs_f64(seconds).unwrap_or(Duration::MAX);
+    Ok(limit.max(Duration::from_nanos(1)))
 }
 
-fn count(value: OsString) -> Result<u32, String> {
+fn count(value: &OsStr) -> Result<u32, String> {
     let number = value.to_str().and_then(|text| text.parse().ok());
     number.ok_or_else(|| "--retry must be a whole number, 0 or more".into())
 }
@@ -259,7 +293,7 @@ mod tests {
     use super::*;
 
     fn read(arguments: &[&str]) -> Result<Command, String> {
-        parse(arguments.iter().map(OsString::from))
+        parse(arguments.iter().map(OsString::from).collect())
     }
 
     fn options(arguments: &[&str]) -> Options {
@@ -269,107 +303,152 @@ mod tests {
         }
     }
 
+    /// The first line of the message.
+    fn refusal(arguments: &[&str]) -> String {
+        let reason = read(arguments).unwrap_err();
+        reason.lines().next().unwrap_or_default().to_owned()
+    }
+
     #[test]
     fn options_stand_in_any_order_and_form() {
-        let expected = options(&["--base-url", "u", "--timeout=2.5", "-t", "me"]);
+        let expected = options(&["--base-url", "u", "--timeout=2.5", "-t", "-v", "me@x"]);
         assert_eq!(expected.base_url.as_deref(), Some("u"));
         assert_eq!(expected.timeout, Some(Duration::from_millis(2500)));
-        assert_eq!(expected.print, Print::Token);
-        assert_eq!(
-            options(&["me", "--token", "--timeout", "2.5", "--base-url=u"]),
-            expected
-        );
+        assert_eq!(expected.output, Output::Token);
+        assert!(expected.verbose);
+        let same = ["me@x", "--token", "--verbose", "--timeout", "2.5", "--base-url=u"];
+        assert_eq!(options(&same), expected);
+        assert_eq!(options(&["-tv", "me@x", "--timeout=2.5", "--base-url=u"]), expected);
+    }
+
+    #[test]
+    fn a_file_is_glued_to_its_letter_or_follows_it() {
+        for arguments in [
+            &["-sFILE", "-t", "me@x"][..],
+            &["-s=FILE", "-t", "me@x"],
+            &["-ts", "FILE", "me@x"],
+            &["-tsFILE", "me@x"],
+            &["-ts=FILE", "me@x"],
+            &["--session=FILE", "-t", "me@x"],
+        ] {
+            let options = options(arguments);
+            assert_eq!(options.session.as_deref(), Some("FILE".as_ref()), "{arguments:?}");
+            assert_eq!(options.output, Output::Token, "{arguments:?}");
+        }
+    }
+
+    #[test]
+    fn an_option_that_is_given_again_beats_the_earlier_one() {
+        let options = options(&["-s", "a", "--session=b", "--retry=1", "--retry", "2", "me@x"]);
+        assert_eq!(options.session.as_deref(), Some("b".as_ref()));
+        assert_eq!(options.max_retries, 2);
     }
 
     #[test]
     fn two_hyphens_end_the_options() {
-        let options = options(&["--", "-me", "--token"]);
-        assert_eq!(options.user_name, "-me");
-        assert_eq!(options.print, Print::Resource("--token".into()));
+        let options = options(&["--", "-me@x", "--token"]);
+        assert_eq!(options.email, "-me@x");
+        assert_eq!(options.output, Output::Resource("--token".into()));
     }
 
     #[test]
     fn the_resource_is_the_data_sets_by_default() {
-        assert_eq!(options(&["me"]).print, Print::Resource("datasets/".into()));
-        assert_eq!(options(&["me", "x"]).print, Print::Resource("x".into()));
+        let datasets = Output::Resource("datasets/".into());
+        assert_eq!(options(&["me@x"]).output, datasets);
+        assert_eq!(options(&["me@x", "-"]).output, Output::Resource("-".into()));
     }
 
     #[test]
     fn help_beats_other_errors_and_version_the_rest() {
-        for arguments in [
-            &["-h"][..],
-            &["--nonsense", "--help"],
-            &["--timeout", "-h"],
-            &["-V", "-h"],
+        for (arguments, help) in [
+            (&["-h"][..], SHORT_HELP),
+            (&["--nonsense", "--help"], LONG_HELP),
+            (&["--timeout", "-h"], SHORT_HELP),
+            (&["-V", "-h"], SHORT_HELP),
+            (&["-vh"], SHORT_HELP),
         ] {
-            assert_eq!(read(arguments), Ok(Command::Help), "{arguments:?}");
+            assert_eq!(read(arguments), Ok(Command::Print(help)), "{arguments:?}");
         }
-        assert_eq!(read(&["-V"]), Ok(Command::Version));
+        assert_eq!(read(&["-V"]), Ok(Command::Print(VERSION)));
+        assert_eq!(read(&["-tV", "x"]), Ok(Command::Print(VERSION)));
         assert!(read(&["--nonsense", "--", "--help"]).is_err());
+    }
+
+    #[test]
+    fn without_arguments_it_says_what_it_is() {
+        assert_eq!(read(&[]), Err(USAGE.into()));
+        assert!(USAGE.contains("valid for an hour") && USAGE.contains("--help"));
     }
 
     #[test]
     fn wrong_usage_is_told_without_quoting_a_value() {
         for (arguments, message) in [
-            (&[][..], "USERNAME is missing"),
-            (&[""], "USERNAME is empty"),
-            (
-                &["me", "a", "b"],
-                "too many arguments: at most USERNAME and RESOURCE",
-            ),
-            (
-                &["me", "--password=hunter2"],
-                "unknown option \"--password\"",
-            ),
-            (&["me", "-x"], "unknown option \"-x\""),
-            (&["me", "--token=x"], "--token takes no value"),
-            (&["me", "--base-url"], "--base-url needs a value"),
-            (
-                &["me", "--cacert=a", "--cacert", "b"],
-                "--cacert is given twice",
-            ),
-            (
-                &["me", "-t", "--header"],
-                "--token and --header exclude each other",
-            ),
-            (
-                &["me", "-s", "a", "--session=b"],
-                "--session is given twice",
-            ),
-            (&["me", "--session="], "--session needs the name of a file"),
-            (&["me", "a", "-t"], "--token takes no RESOURCE"),
-            (&["me", "a", "--header"], "--header takes no RESOURCE"),
+            (&["-t"][..], "USERNAME is missing"),
+            (&[""], "USERNAME must be the e-mail address of the account"),
+            (&["login"], "USERNAME must be the e-mail address of the account"),
+            (&["me@x\u{7}"], "USERNAME holds a control character"),
+            (&["me@x", "a", "b"], "too many arguments: at most USERNAME and RESOURCE"),
+            (&["me@x", "--password=hunter2"], "unknown option --password"),
+            (&["me@x", "--password:hunter2"], "unknown option --password"),
+            (&["me@x", "--hunter\n2"], "unknown option --hunter"),
+            (&["me@x", "-phunter2"], "unknown option -p"),
+            (&["me@x", "-x"], "unknown option -x"),
+            (&["me@x", "-2"], "unknown option -"),
+            (&["me@x", "-ü"], "unknown option -"),
+            (&["me@x", "-=hunter2"], "- takes no value"),
+            (&["me@x", "--token=x"], "--token takes no value"),
+            (&["me@x", "-t=x"], "-t takes no value"),
+            (&["me@x", "-vt=x"], "-t takes no value"),
+            (&["me@x", "--base-url"], "--base-url needs a value"),
+            (&["me@x", "-s"], "-s needs a value"),
+            (&["me@x", "-ts"], "-s needs a value"),
+            (&["me@x", "--session="], "--session needs the name of a file"),
+            (&["me@x", "-s="], "-s needs the name of a file"),
+            (&["me@x", "-t", "--header"], "--token and --header exclude each other"),
+            (&["me@x", "a", "-t"], "--token takes no RESOURCE"),
+            (&["me@x", "a", "--header"], "--header takes no RESOURCE"),
         ] {
-            assert_eq!(read(arguments), Err(message.into()), "{arguments:?}");
+            assert_eq!(refusal(arguments), message, "{arguments:?}");
         }
-        for timeout in ["0", "-1", "nan", "inf", "x", ""] {
-            assert!(read(&["me", "--timeout", timeout]).is_err(), "{timeout}");
-        }
-        for retry in ["", "-1", "x", "1.5", "99999999999"] {
-            assert!(read(&["me", "--retry", retry]).is_err(), "{retry}");
-        }
-        assert_eq!(options(&["me", "--retry", "3"]).retries, 3);
-        assert_eq!(
-            options(&["me", "--timeout", "1e300"]).timeout,
-            Some(Duration::MAX)
-        );
     }
 
     #[test]
-    fn every_option_stands_in_the_help() {
-        for option in [
-            "--token",
-            "--header",
-            "--password-stdin",
-            "--session",
-            "--base-url",
-            "--cacert",
-            "--timeout",
-            "--retry",
-            "--help",
-            "--version",
-        ] {
-            assert!(HELP.contains(option), "{option}");
+    fn numbers_are_checked() {
+        for timeout in ["0", "-1", "nan", "inf", "x", ""] {
+            assert!(read(&["me@x", "--timeout", timeout]).is_err(), "{timeout}");
+        }
+        for retry in ["", "-1", "x", "1.5", "99999999999"] {
+            assert!(read(&["me@x", "--retry", retry]).is_err(), "{retry}");
+        }
+        assert_eq!(options(&["me@x", "--retry", "3"]).max_retries, 3);
+        assert_eq!(options(&["me@x", "--timeout", "1e300"]).timeout, Some(Duration::MAX));
+        let least = Some(Duration::from_nanos(1));
+        assert_eq!(options(&["me@x", "--timeout", "1e-300"]).timeout, least);
+    }
+
+    #[test]
+    fn every_option_stands_in_both_helps_which_fit_a_terminal() {
+        assert!(SHORT_HELP.lines().count() <= 23);
+        for help in [SHORT_HELP, LONG_HELP] {
+            for option in [
+                "--token",
+                "--header",
+                "--password-stdin",
+                "--session",
+                "--base-url",
+                "--cacert",
+                "--timeout",
+                "--retry",
+                "--verbose",
+                "--help",
+                "--version",
+                "HERE_APP_ID",
+                "HERE_APP_CODE",
+                "hour",
+            ] {
+                assert!(help.contains(option), "{option}");
+            }
+            assert!(help.lines().all(|line| line.chars().count() <= 79), "{help}");
         }
     }
 }

@@ -3,177 +3,105 @@
 //! Arguments, prompt, output and exit statuses; all else is the library's.
 
 mod args;
-mod environment;
-mod failure;
-#[cfg(unix)]
-mod keeper;
+mod error;
 mod output;
 mod password;
-#[cfg(unix)]
-mod session_file;
+mod progress;
+mod settings;
+#[allow(unsafe_code)] // libc's signals.
+mod signals;
+#[allow(unsafe_code)] // libc's terminals.
 mod terminal;
 
-use std::cell::OnceCell;
 use std::env;
-use std::fs::File;
-use std::io::{self, Read, Write};
-use std::path::{Path, PathBuf};
+use std::io;
 use std::process::ExitCode;
 
-#[cfg(unix)]
-use here_datalens::Error;
-use here_datalens::{Client, ClientBuilder, Credentials, Password, Session};
+use here_datalens::{
+    AccessToken, ClientBuilder, Error, FileStore, MemoryStore, TokenStore, Tokens,
+};
 
-use crate::args::{Command, Options, Print};
-use crate::failure::Failure;
-#[cfg(unix)]
-use crate::keeper::Keeper;
-#[cfg(unix)]
-use crate::session_file::SessionFile;
-
-/// More than any bundle of certificates, and little enough to read at once.
-const MAX_CACERT: u64 = 8 * 1024 * 1024;
+use crate::args::{Command, Options, Output};
+use crate::error::CliError;
 
 fn main() -> ExitCode {
-    let ended = match args::parse(env::args_os().skip(1)) {
-        Ok(Command::Help) => output::text(args::HELP),
-        Ok(Command::Version) => output::text(concat!("datalens ", env!("CARGO_PKG_VERSION"), "\n")),
+    let ended = match args::parse(env::args_os().skip(1).collect()) {
+        Ok(Command::Print(text)) => output::print_text(text).map_err(CliError::from),
         Ok(Command::Run(options)) => run(&options),
-        Err(reason) => Err(Failure::Setting(format!(
-            "{reason}\nTry 'datalens --help' for more."
-        ))),
+        Err(reason) => Err(reason.into()),
     };
+    progress::end_wait();
     match ended {
         Ok(()) => ExitCode::SUCCESS,
-        Err(failure) => {
-            if !failure.is_silent() {
-                say(&failure.to_string());
+        Err(error) => {
+            if error.exit_status != 0 {
+                progress::report(&error.message);
             }
-            ExitCode::from(failure.status())
+            error.exit_status.into()
         }
     }
 }
 
-/// Says something on standard error; what can't be said has nowhere else to go.
-fn say(message: &str) {
-    let _ = writeln!(io::stderr(), "datalens: {message}");
-}
-
-fn run(options: &Options) -> Result<(), Failure> {
-    let settings = settings(options)?;
-    if let Print::Resource(resource) = &options.print {
-        Client::check_resource(resource)?;
+fn run(options: &Options) -> Result<(), CliError> {
+    let settings = settings::from_environment(options)?;
+    if let Some(token) = stored_token(options, &settings) {
+        return Ok(output::print_token(&token, &options.output)?);
     }
-    let kept = OnceCell::new();
-    // The certificates are read and TLS set up once, and only if they are needed.
-    let client = || -> Result<Client, Failure> {
-        if let Some(client) = kept.get() {
-            return Ok(Client::clone(client));
-        }
-        let client = with_certificates(settings.clone(), options)?.build()?;
-        Ok(kept.get_or_init(|| client).clone())
+    let verbose = options.verbose;
+    let settings = settings.on_event(move |event| progress::follow(event, verbose));
+    let client = settings::client(settings, options)?;
+    progress::start();
+    let session = match &options.session {
+        Some(path) => client.session(&options.email, DeferringStore(FileStore::new(path))),
+        None => client.session(&options.email, MemoryStore::default()),
     };
-    let password = || password::obtain(options.password_stdin);
-    if let Some(file) = &options.session {
-        return run_with_session(options, file, &settings, &client, &password);
+    let mut result = output::print(&session, &options.output);
+    if let Err(required) = &result
+        && required.needs_sign_in()
+    {
+        progress::end_wait();
+        let password = password::read_password(options.password_stdin, required)?;
+        result = session.sign_in(&password).and_then(|()| output::print(&session, &options.output));
     }
-    let client = client()?;
-    let session = client.sign_in(&options.user_name, &password()?)?;
-    print(&options.print, &session, &|| Ok(client.clone()))
-}
-
-#[cfg(unix)]
-fn run_with_session(
-    options: &Options,
-    file: &Path,
-    settings: &ClientBuilder,
-    client: &dyn Fn() -> Result<Client, Failure>,
-    password: &dyn Fn() -> Result<Password, Failure>,
-) -> Result<(), Failure> {
-    let account = settings.clone().build()?;
-    let file = SessionFile::new(file, &account, &options.user_name);
-    let mut keeper = Keeper::new(file, &options.user_name, client, password);
-    let session = keeper.session()?;
-    match print(&options.print, &session, client) {
-        // Nothing has been printed yet.
-        Err(Failure::Client(refusal @ Error::Refused { status: 401, .. })) => {
-            let session = keeper.after(session.access_token(), refusal)?;
-            print(&options.print, &session, client)
-        }
-        other => other,
+    if let Err(Error::Store { renewed: true, .. }) = &result {
+        // The session holds the new tokens all the same.
+        output::print(&session, &options.output)?;
     }
+    Ok(result?)
 }
 
-#[cfg(not(unix))]
-fn run_with_session(
-    _: &Options,
-    _: &Path,
-    _: &ClientBuilder,
-    _: &dyn Fn() -> Result<Client, Failure>,
-    _: &dyn Fn() -> Result<Password, Failure>,
-) -> Result<(), Failure> {
-    Err(Failure::Setting("--session is for Unix alone".into()))
-}
+/// A store during whose updates signals are deferred: tokens that were spent have to be
+/// replaced in it.
+struct DeferringStore(FileStore);
 
-fn print(
-    what: &Print,
-    session: &Session,
-    client: &dyn Fn() -> Result<Client, Failure>,
-) -> Result<(), Failure> {
-    let token = session.access_token().as_str();
-    match what {
-        Print::Token => output::text(&format!("{token}\n")),
-        Print::Header => output::text(&format!("Authorization: Bearer {token}\n")),
-        Print::Resource(resource) => output::resource(&client()?, session, resource),
+impl TokenStore for DeferringStore {
+    fn load(&self) -> io::Result<Option<Tokens>> {
+        self.0.load()
     }
-}
 
-/// The settings that need no file.
-fn settings(options: &Options) -> Result<ClientBuilder, Failure> {
-    let credentials = Credentials::new(
-        environment::required("HERE_APP_ID")?,
-        environment::required("HERE_APP_CODE")?,
-    );
-    let mut builder = Client::builder(credentials)
-        .proxy_from_environment()
-        .retries(options.retries)
-        .on_retry(|error, wait| {
-            let seconds = wait.as_secs_f64();
-            say(&format!("{error}; trying again in {seconds:.1} s"));
+    fn update(&self, renew: &mut dyn FnMut(Option<Tokens>) -> Option<Tokens>) -> io::Result<()> {
+        let updated = self.0.update(&mut |stored| {
+            signals::defer();
+            renew(stored)
         });
-    let variable = environment::setting("DATALENS_BASE_URL");
-    if let Some(url) = &options.base_url {
-        builder = builder.base_url(url);
-    } else if let Some(url) = variable {
-        let not_utf8 = |_| Failure::Setting("DATALENS_BASE_URL isn't UTF-8".into());
-        builder = builder.base_url(url.into_string().map_err(not_utf8)?);
+        signals::end_deferral();
+        updated
     }
-    if let Some(limit) = options.timeout {
-        builder = builder.timeout(limit);
+
+    fn name(&self) -> String {
+        self.0.name()
     }
-    Ok(builder)
 }
 
-fn with_certificates(builder: ClientBuilder, options: &Options) -> Result<ClientBuilder, Failure> {
-    let variable = || environment::setting("SSL_CERT_FILE").map(PathBuf::from);
-    let Some(path) = options.cacert.clone().or_else(variable) else {
-        return Ok(builder);
-    };
-    let pem = read(&path).map_err(|error| {
-        Failure::Setting(format!("can't read certificates from {path:?}: {error}"))
-    })?;
-    Ok(builder.root_certificates(pem))
-}
-
-/// Reads a file that may be a pipe, or endless.
-fn read(path: &Path) -> io::Result<Vec<u8>> {
-    // An empty one is grown in small steps, a read each.
-    let mut bytes = Vec::with_capacity(16 * 1024);
-    File::open(path)?
-        .take(MAX_CACERT + 1)
-        .read_to_end(&mut bytes)?;
-    match bytes.len() as u64 > MAX_CACERT {
-        true => Err(io::Error::other("it is too large")),
-        false => Ok(bytes),
+/// A stored token that is fresh, if that is all that is asked for: it takes no certificate
+/// and no network. Whatever is wrong shows on the usual path.
+fn stored_token(options: &Options, settings: &ClientBuilder) -> Option<AccessToken> {
+    let path = options.session.as_ref()?;
+    if let Output::Resource(_) = options.output {
+        return None;
     }
+    let tokens = FileStore::new(path).load().ok()??;
+    let client = settings.clone().build().ok()?;
+    let is_usable = tokens.account() == client.account(&options.email) && tokens.is_fresh();
+    is_usable.then(|| tokens.access_token().clone())
 }

@@ -1,91 +1,124 @@
 //! Where the password comes from.
 
-use std::io::{self, Read};
+use std::env;
+use std::io::{self, IsTerminal, Read};
+use std::os::unix::ffi::OsStringExt;
 
-use here_datalens::Password;
+use here_datalens::{Error, Password};
 
-use crate::environment;
-use crate::failure::Failure;
-use crate::terminal;
+use crate::error::CliError;
+use crate::{progress, terminal};
 
 /// More than any password, and little enough to read at once.
-const MAX_PASSWORD: u64 = 8 * 1024;
+const MAX_PASSWORD: usize = 8 * 1024;
 
-/// Takes the password from standard input if that was asked for, else from
-/// `DATALENS_PASSWORD`, else from the terminal.
-pub(crate) fn obtain(from_stdin: bool) -> Result<Password, Failure> {
-    let (password, place) = if from_stdin {
-        (from(io::stdin().lock())?, "standard input")
-    } else if let Some(password) = environment::secret("DATALENS_PASSWORD")? {
-        (password, "DATALENS_PASSWORD")
-    } else {
-        (prompt()?, "the prompt")
-    };
-    match password.is_empty() {
-        true => Err(Failure::Setting(format!(
-            "the password from {place} is empty"
-        ))),
-        false => Ok(Password::new(password)),
-    }
+/// Reads the password that this error asks for.
+pub(crate) fn read_password(from_stdin: bool, why: &Error) -> Result<Password, CliError> {
+    let password = read(from_stdin, why).map_err(|reason| match why.status() {
+        // There was a session, which the server has refused.
+        Some(_) => CliError { exit_status: 3, message: format!("{why}; {reason}") },
+        None => reason.into(),
+    })?;
+    Ok(Password::new(password))
 }
 
-/// Everything up to the end, less one final LF or CRLF.
-fn from(input: impl Read) -> Result<String, Failure> {
-    let refuse = |reason: &str| Failure::Setting(format!("standard input: {reason}"));
-    let mut bytes = Vec::new();
-    input
-        .take(MAX_PASSWORD + 1)
-        .read_to_end(&mut bytes)
-        .map_err(|error| refuse(&error.to_string()))?;
-    if bytes.len() as u64 > MAX_PASSWORD {
-        return Err(refuse("too long for a password"));
-    }
-    let mut password = String::from_utf8(bytes).map_err(|_| refuse("the password isn't UTF-8"))?;
-    if password.ends_with('\n') {
-        password.pop();
-        if password.ends_with('\r') {
-            password.pop();
+/// Reads it from standard input if that was asked for, else from `DATALENS_PASSWORD`, else
+/// from the terminal. Standard input that is a terminal would show what is typed: the
+/// prompt asks instead.
+fn read(from_stdin: bool, why: &Error) -> Result<String, String> {
+    let stdin = io::stdin();
+    let (name, bytes) = if from_stdin && !stdin.is_terminal() {
+        ("the password on standard input", read_line(stdin.lock())?)
+    } else if !from_stdin && let Some(password) = env::var_os("DATALENS_PASSWORD") {
+        ("DATALENS_PASSWORD", password.into_vec())
+    } else {
+        let terminal = terminal::open()?;
+        if why.status().is_some() {
+            progress::report(why);
         }
+        ("the password", terminal::prompt_password(&terminal)?.into_bytes())
+    };
+    check(bytes).map_err(|reason| format!("{name} {reason}"))
+}
+
+/// Refuses what a person wouldn't see. Blanks may be part of a password.
+fn check(bytes: Vec<u8>) -> Result<String, &'static str> {
+    if bytes.len() > MAX_PASSWORD {
+        return Err("is too long");
+    }
+    let password = String::from_utf8(bytes).map_err(|_| "isn't UTF-8")?;
+    if password.is_empty() {
+        return Err("is empty");
+    }
+    if password.contains('\u{feff}') {
+        return Err("contains a byte-order mark");
+    }
+    if password.contains(['\r', '\n']) {
+        return Err("contains a line break: it must be one line");
     }
     Ok(password)
 }
 
-fn prompt() -> Result<String, Failure> {
-    terminal::prompt_password("Password: ").map_err(|error| match error.kind() {
-        io::ErrorKind::Interrupted => Failure::Interrupted,
-        io::ErrorKind::UnexpectedEof => Failure::Setting("no password was typed".into()),
-        io::ErrorKind::InvalidData => Failure::Setting("the password isn't UTF-8".into()),
-        _ => Failure::Setting(
-            "no password, and no terminal to ask for it: use --password-stdin or set \
-             DATALENS_PASSWORD"
-                .into(),
-        ),
-    })
+/// Reads to the end, and drops one final LF or CRLF.
+fn read_line(input: impl Read) -> Result<Vec<u8>, String> {
+    let mut bytes = Vec::new();
+    // Enough to tell that a password is too long, whatever ends it.
+    let read = input.take(MAX_PASSWORD as u64 + 3).read_to_end(&mut bytes);
+    read.map_err(|error| format!("can't read the password on standard input: {error}"))?;
+    if bytes.pop_if(|byte| *byte == b'\n').is_some() {
+        bytes.pop_if(|byte| *byte == b'\r');
+    }
+    Ok(bytes)
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
+    fn read(input: impl Read) -> Result<String, &'static str> {
+        check(read_line(input).unwrap())
+    }
+
     #[test]
     fn one_final_line_break_is_not_part_of_the_password() {
-        for (input, password) in [
-            ("secret", "secret"),
-            ("secret\n", "secret"),
-            ("secret\r\n", "secret"),
-            ("secret\n\n", "secret\n"),
-            ("secret\r", "secret\r"),
-            (" a\tb\0 \n", " a\tb\0 "),
-            ("\n", ""),
-            ("", ""),
-        ] {
-            assert_eq!(from(input.as_bytes()).unwrap(), password, "{input:?}");
+        for input in ["secret", "secret\n", "secret\r\n"] {
+            assert_eq!(read(input.as_bytes()).as_deref(), Ok("secret"), "{input:?}");
         }
+        assert_eq!(read(&b" a\tb\0 \n"[..]).as_deref(), Ok(" a\tb\0 "));
     }
 
     #[test]
     fn what_is_no_password_is_refused() {
-        assert!(from(&b"\xff\n"[..]).is_err());
-        assert!(from(io::repeat(b'a')).is_err());
+        for input in ["", "\n", "\r\n"] {
+            assert_eq!(read(input.as_bytes()), Err("is empty"), "{input:?}");
+        }
+        assert_eq!(read(&b"\xff\n"[..]), Err("isn't UTF-8"));
+        assert_eq!(read(io::repeat(b'a')), Err("is too long"));
+        let longest = "a".repeat(MAX_PASSWORD);
+        assert_eq!(read(format!("{longest}\r\n").as_bytes()).as_ref(), Ok(&longest));
+        assert_eq!(read(format!("{longest}\nmore").as_bytes()), Err("is too long"));
+    }
+
+    #[test]
+    fn line_breaks_and_byte_order_marks_are_refused() {
+        for input in [
+            "secret\n\n",
+            "secret\nmore",
+            "secret\r",
+            "secret\r\r\n",
+            "\nsecret\n",
+            "\r\nsecret",
+            "\u{feff}secret\n",
+            "sec\u{feff}ret",
+        ] {
+            assert!(read(input.as_bytes()).is_err(), "{input:?}");
+        }
+    }
+
+    #[test]
+    fn blanks_in_and_around_a_password_stay() {
+        for password in [" ", " secret ", "\tse  cret\t", "\u{a0}secret\u{3000}"] {
+            assert_eq!(read(password.as_bytes()).as_deref(), Ok(password));
+        }
     }
 }

@@ -1,121 +1,227 @@
-//! The prompt for the password, and the terminal as it was before it.
+//! The password prompt, on the controlling terminal and under its job control.
 //!
-//! rpassword turns echo, line editing and signals off while it reads. Left by a
-//! signal, it leaves the terminal so; and it writes the prompt first, so that what is
-//! typed at once can be seen or lost. Here the terminal is as rpassword wants it before
-//! the prompt, and whatever ends the program at the prompt restores it first.
+//! As getpass(3) does it: echo is off while the password is typed; signals and line
+//! editing are left to the terminal. rpassword alone would turn them off, so it reads
+//! from a line that the terminal has edited and that was checked here.
 
-/// Asks on the terminal, whatever standard input and output are.
-#[cfg(not(unix))]
-pub(crate) fn prompt_password(prompt: &str) -> std::io::Result<String> {
-    rpassword::prompt_password(prompt)
+use std::fs::File;
+use std::io::{self, BufRead, BufReader, Read, Write};
+use std::mem::MaybeUninit;
+use std::os::fd::AsRawFd;
+use std::sync::atomic::{AtomicBool, AtomicI32, AtomicUsize, Ordering::SeqCst};
+
+use libc::{SIGCONT, SIGHUP, SIGINT, SIGQUIT, SIGTERM, SIGTSTP, c_int, tcflag_t, termios};
+use rpassword::ConfigBuilder;
+
+use crate::signals;
+
+const PROMPT: &str = "Password: ";
+
+/// As many bytes are all that a terminal keeps of a longer line.
+const MAX_LINE: usize = 4095;
+
+/// Opens the terminal, whatever standard input and output are.
+pub(crate) fn open() -> Result<File, &'static str> {
+    let terminal = File::options().read(true).write(true).open("/dev/tty");
+    terminal.map_err(|_| {
+        "no password, and no terminal to ask for it: use --password-stdin or set DATALENS_PASSWORD"
+    })
 }
 
-#[cfg(unix)]
-pub(crate) use unix::prompt_password;
+/// Asks for the password on the terminal.
+pub(crate) fn prompt_password(terminal: &File) -> Result<String, String> {
+    let fail = |error| format!("can't ask for the password on the terminal: {error}");
+    let line = ask(terminal).map_err(fail)?;
+    check(&line)?;
+    let config = ConfigBuilder::new().input_data(line).output_discard();
+    rpassword::read_password_with_config(config.build()).map_err(fail)
+}
 
-#[cfg(unix)]
-mod unix {
-    use std::fs::File;
-    use std::io;
-    use std::mem::MaybeUninit;
-    use std::os::fd::{IntoRawFd, RawFd};
-    use std::ptr;
-    use std::sync::OnceLock;
+/// Reads a line of the terminal, which doesn't show it.
+fn ask(mut terminal: &File) -> io::Result<Vec<u8>> {
+    // In the background, SIGTTOU stops the process here, before it reads modes that
+    // are another's.
+    // SAFETY: `tcdrain` takes a number.
+    os_result(unsafe { libc::tcdrain(terminal.as_raw_fd()) })?;
+    TERMINAL.store(terminal.as_raw_fd(), SeqCst);
+    HIDDEN.store(true, SeqCst);
+    install_handlers();
+    let prompted = hide().and_then(|_| terminal.write_all(PROMPT.as_bytes()));
+    let line = prompted.and_then(|()| read_line(terminal));
+    // A handler that runs from here on doesn't hide again.
+    HIDDEN.store(false, SeqCst);
+    restore();
+    TERMINAL.store(-1, SeqCst);
+    // The line break that was typed isn't shown.
+    let _ = terminal.write_all(b"\n");
+    line
+}
 
-    use libc::{SIGHUP, SIGINT, SIGQUIT, SIGTERM, c_int, sigaction, termios};
+/// Reads to the end of the line and no further: what follows is for whoever is next.
+fn read_line(input: impl Read) -> io::Result<Vec<u8>> {
+    let mut line = Vec::with_capacity(MAX_LINE + 1);
+    BufReader::with_capacity(1, input).read_until(b'\n', &mut line)?;
+    Ok(line)
+}
 
-    /// What the signal handler restores: the terminal, and its modes before the prompt.
-    static BEFORE: OnceLock<(RawFd, termios)> = OnceLock::new();
+/// Refuses a line that rpassword would alter, or that the terminal may have cut.
+fn check(line: &[u8]) -> Result<(), &'static str> {
+    if line.is_empty() {
+        return Err("no password was typed");
+    }
+    let line = line.strip_suffix(b"\n").unwrap_or(line);
+    if line.len() >= MAX_LINE {
+        return Err("the password is too long for a terminal: use --password-stdin");
+    }
+    let text = str::from_utf8(line).map_err(|_| "the password isn't UTF-8")?;
+    if text.contains(char::is_control) {
+        return Err("the password contains a control character, such as Esc or Tab");
+    }
+    Ok(())
+}
 
-    const SIGNALS: [c_int; 4] = [SIGINT, SIGTERM, SIGHUP, SIGQUIT];
+fn install_handlers() {
+    for signal in [SIGINT, SIGTERM, SIGHUP, SIGQUIT] {
+        signals::install(signal, restore_and_end);
+    }
+    if can_be_stopped() {
+        signals::install(SIGTSTP, restore_and_stop);
+    }
+    signals::install(SIGCONT, hide_and_prompt);
+}
 
-    /// Asks on the terminal, whatever standard input and output are.
-    ///
-    /// # Errors
-    /// `Interrupted` for Ctrl-C where that signal is ignored, `UnexpectedEof` for
-    /// Ctrl-D on an empty line, and others where there is no terminal.
-    pub(crate) fn prompt_password(prompt: &str) -> io::Result<String> {
-        // Never closed: the handler may need it until the program ends.
-        let terminal = File::options()
-            .read(true)
-            .write(true)
-            .open("/dev/tty")?
-            .into_raw_fd();
-        let before = modes(terminal)?;
-        let _ = BEFORE.set((terminal, before));
-        let handlers = Handlers::install();
-        let mut silent = before;
-        silent.c_lflag &= !(libc::ECHO | libc::ECHONL | libc::ICANON | libc::ISIG);
-        silent.c_cc[libc::VMIN] = 1;
-        silent.c_cc[libc::VTIME] = 0;
-        set_modes(terminal, &silent);
-        let password = rpassword::prompt_password(prompt);
-        set_modes(terminal, &before);
-        drop(handlers);
-        password
+/// Whether SIGTSTP may stop this process. It doesn't where nobody could continue it
+/// (an orphaned process group, as in `ssh -t HOST datalens`); to restore the modes
+/// even for a moment would show what is typed then.
+fn can_be_stopped() -> bool {
+    // SAFETY: these take numbers.
+    unsafe { libc::getsid(libc::getppid()) == libc::getsid(0) }
+}
+
+extern "C" fn restore_and_end(signal: c_int) {
+    restore();
+    signals::end_by(signal);
+}
+
+extern "C" fn restore_and_stop(signal: c_int) {
+    restore();
+    signals::act_by_default(signal);
+    let _ = hide();
+}
+
+extern "C" fn hide_and_prompt(_: c_int) {
+    if let Ok(true) = hide() {
+        // SAFETY: the pointer and the length are of one text.
+        unsafe { libc::write(TERMINAL.load(SeqCst), PROMPT.as_ptr().cast(), PROMPT.len()) };
+    }
+}
+
+/// The terminal that prompts, or -1.
+static TERMINAL: AtomicI32 = AtomicI32::new(-1);
+
+/// Whether what is typed is to be hidden.
+static HIDDEN: AtomicBool = AtomicBool::new(false);
+
+/// Of `ECHO` and `IUTF8`, which don't overlap, the modes that are changed.
+static CHANGED: AtomicUsize = AtomicUsize::new(0);
+
+const ECHO: tcflag_t = libc::ECHO | libc::ECHONL;
+
+/// Without it, backspace leaves a part of a character.
+#[cfg(any(target_os = "linux", target_vendor = "apple"))]
+const IUTF8: tcflag_t = libc::IUTF8;
+#[cfg(not(any(target_os = "linux", target_vendor = "apple")))]
+const IUTF8: tcflag_t = 0;
+
+/// Turns echo off, and says whether it is: only in the foreground, while `HIDDEN`.
+fn hide() -> io::Result<bool> {
+    Ok(HIDDEN.load(SeqCst)
+        && edit_modes(|modes| {
+            let changed = (modes.c_lflag & ECHO) | (!modes.c_iflag & IUTF8);
+            CHANGED.fetch_or(changed as usize, SeqCst);
+            modes.c_lflag &= !ECHO;
+            modes.c_iflag |= IUTF8;
+        })?)
+}
+
+/// Undoes what `hide` did, and nothing else: others may have changed modes since.
+fn restore() {
+    let restored = edit_modes(|modes| {
+        let changed = CHANGED.load(SeqCst) as tcflag_t;
+        modes.c_lflag |= changed & ECHO;
+        modes.c_iflag &= !(changed & IUTF8);
+    });
+    if let Ok(true) = restored {
+        CHANGED.store(0, SeqCst);
+    }
+}
+
+/// Whether this process is in the foreground of a terminal, and may write there.
+pub(crate) fn is_in_foreground(terminal: impl AsRawFd) -> bool {
+    // SAFETY: these take numbers.
+    unsafe { libc::tcgetpgrp(terminal.as_raw_fd()) == libc::getpgrp() }
+}
+
+/// Edits the terminal's modes; false in the background, where they are another's.
+fn edit_modes(edit: fn(&mut termios)) -> io::Result<bool> {
+    let terminal = TERMINAL.load(SeqCst);
+    if !is_in_foreground(terminal) {
+        return Ok(false);
+    }
+    let mut modes = MaybeUninit::uninit();
+    // SAFETY: `modes` is used once `tcgetattr` has filled it.
+    unsafe {
+        os_result(libc::tcgetattr(terminal, modes.as_mut_ptr()))?;
+        edit(modes.assume_init_mut());
+        os_result(libc::tcsetattr(terminal, libc::TCSANOW, modes.as_ptr()))?;
+    }
+    Ok(true)
+}
+
+fn os_result(result: c_int) -> io::Result<()> {
+    if result != 0 {
+        return Err(io::Error::last_os_error());
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// What rpassword makes of a line.
+    fn read(line: &str) -> io::Result<String> {
+        check(line.as_bytes()).map_err(io::Error::other)?;
+        let config = ConfigBuilder::new().input_data(line).output_discard();
+        rpassword::read_password_with_config(config.build())
     }
 
-    fn modes(terminal: RawFd) -> io::Result<termios> {
-        let mut modes = MaybeUninit::uninit();
-        // SAFETY: tcgetattr fills the structure that it is given, and says whether it did.
-        match unsafe { libc::tcgetattr(terminal, modes.as_mut_ptr()) } {
-            // SAFETY: it did.
-            0 => Ok(unsafe { modes.assume_init() }),
-            _ => Err(io::Error::last_os_error()),
+    #[test]
+    fn every_character_is_refused_or_arrives_unaltered() {
+        let (control, others): (Vec<char>, Vec<char>) = ('\0'..=char::MAX)
+            .filter(|character| *character != '\n')
+            .partition(|character| character.is_control());
+        for characters in others.chunks(1000) {
+            let text: String = characters.iter().collect();
+            assert_eq!(read(&format!("{text}\n")).unwrap(), text);
+        }
+        for character in control {
+            assert!(read(&format!("a{character}b\n")).is_err());
         }
     }
 
-    fn set_modes(terminal: RawFd, modes: &termios) {
-        // SAFETY: `modes` is whole; a failure means that the terminal has gone.
-        unsafe { libc::tcsetattr(terminal, libc::TCSANOW, modes) };
-    }
-
-    /// Restores the terminal and ends the program; makes only calls that POSIX lists
-    /// as async-signal-safe.
-    extern "C" fn restore_and_end(signal: c_int) {
-        if let Some((terminal, modes)) = BEFORE.get() {
-            set_modes(*terminal, modes);
-        }
-        // SAFETY: both calls are async-signal-safe and take no pointers.
-        unsafe {
-            match signal {
-                SIGINT => libc::_exit(130),
-                _ => {
-                    // The caller sees which signal it was that ended the program.
-                    libc::signal(signal, libc::SIG_DFL);
-                    libc::raise(signal);
-                }
-            }
+    #[test]
+    fn a_line_is_read_to_its_end_and_no_further() {
+        let mut input = &b"first\nsecond\nthird"[..];
+        for line in ["first\n", "second\n", "third", ""] {
+            assert_eq!(read_line(&mut input).unwrap(), line.as_bytes());
         }
     }
 
-    /// The handlers of before, which are back when this is dropped.
-    struct Handlers(Vec<(c_int, sigaction)>);
-
-    impl Handlers {
-        fn install() -> Self {
-            let install = |signal| {
-                let mut previous = MaybeUninit::<sigaction>::zeroed();
-                // SAFETY: an all-zero sigaction is a valid one: no flags, an empty mask.
-                let mut action = unsafe { MaybeUninit::<sigaction>::zeroed().assume_init() };
-                action.sa_sigaction = restore_and_end as *const () as usize;
-                // SAFETY: both structures live through the call; the handler is safe to run
-                // at any time.
-                let installed = unsafe { libc::sigaction(signal, &action, previous.as_mut_ptr()) };
-                // SAFETY: zeroed, then filled.
-                (installed == 0).then(|| (signal, unsafe { previous.assume_init() }))
-            };
-            Self(SIGNALS.into_iter().filter_map(install).collect())
-        }
-    }
-
-    impl Drop for Handlers {
-        fn drop(&mut self) {
-            for (signal, previous) in &self.0 {
-                // SAFETY: `previous` is what the system gave.
-                unsafe { libc::sigaction(*signal, previous, ptr::null_mut()) };
-            }
-        }
+    #[test]
+    fn a_line_that_the_terminal_may_have_cut_is_refused() {
+        let longest = [b'x'; MAX_LINE - 1];
+        assert_eq!(check(&[&longest[..], b"\n"].concat()), Ok(()));
+        assert!(check(&[&longest[..], b"x\n"].concat()).is_err());
     }
 }

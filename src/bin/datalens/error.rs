@@ -1,0 +1,78 @@
+//! Why the command ends without success: a message and an exit status.
+
+use std::error::Error as _;
+use std::io::ErrorKind;
+
+use here_datalens::{Error, Stage};
+
+pub(crate) struct CliError {
+    pub(crate) exit_status: u8,
+    pub(crate) message: String,
+}
+
+/// Usage, a setting, no password.
+impl From<String> for CliError {
+    fn from(message: String) -> Self {
+        Self { exit_status: 2, message }
+    }
+}
+
+impl From<Error> for CliError {
+    fn from(error: Error) -> Self {
+        let mut message = error.to_string();
+        if let Error::Transport { stage, .. } = error {
+            let hint = hint(stage, &message);
+            message += hint;
+        }
+        if let Some(source) = error.source() {
+            message += &format!(": {source}");
+        }
+        Self { exit_status: exit_status(&error), message }
+    }
+}
+
+/// Says whether it will help to try again.
+fn exit_status(error: &Error) -> u8 {
+    match error {
+        _ if error.is_temporary() => 4,
+        // The reader has had enough: a success, for a filter.
+        Error::Output(source) if source.kind() == ErrorKind::BrokenPipe => 0,
+        Error::Store { source, .. } if source.kind() == ErrorKind::InvalidInput => 2,
+        Error::Output(_) | Error::Store { .. } => 1,
+        Error::InvalidInput { .. } => 2,
+        Error::Unauthorized { .. } | Error::SignInRequired { .. } => 3,
+        _ => 5,
+    }
+}
+
+/// What an option can do about a failure of the connection.
+fn hint(stage: Stage, message: &str) -> &'static str {
+    match stage {
+        Stage::Certificate if message.contains("not trusted by Mozilla") => {
+            " (--cacert FILE names others)"
+        }
+        Stage::Resolve if message.contains("datalens.api.here.com") => {
+            "; HERE's service may be gone (--base-url URL names another)"
+        }
+        _ => "",
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn advice_is_given_where_an_option_can_help() {
+        for (stage, message, option) in [
+            (Stage::Certificate, "not trusted by Mozilla's root certificates", "--cacert"),
+            (Stage::Certificate, "expired on 2002-01-01", ""),
+            (Stage::Resolve, "can't look up datalens.api.here.com: no", "--base-url"),
+            (Stage::Resolve, "can't look up api.example: no", ""),
+            (Stage::Connect, "can't connect to datalens.api.here.com: no", ""),
+        ] {
+            let hint = hint(stage, message);
+            assert!(hint.contains(option) && hint.is_empty() == option.is_empty(), "{message}");
+        }
+    }
+}

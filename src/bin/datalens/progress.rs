@@ -1,0 +1,116 @@
+//! Signs of life on standard error: a line for each event if asked for, and, at a
+//! terminal, what is being waited for.
+
+use std::fmt::Display;
+use std::io::{self, IsTerminal, Write};
+use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use here_datalens::Event;
+
+use crate::{signals, terminal};
+
+/// How long nothing is said of a wait.
+const PATIENCE_SECONDS: u64 = 2;
+
+/// How often the line is renewed.
+const INTERVAL: Duration = Duration::from_secs(1);
+
+/// The longest line, in characters: one that wraps can't be wiped.
+const MAX_LINE: usize = 79;
+
+static STATUS: Mutex<Status> = Mutex::new(Status { wait: None, bytes: 0, is_shown: false });
+
+struct Status {
+    /// What is being waited for, and since when.
+    wait: Option<(String, Instant)>,
+    /// How much of a body has come.
+    bytes: u64,
+    is_shown: bool,
+}
+
+/// Says something on standard error; what can't be said has nowhere else to go.
+pub(crate) fn report(message: &dyn Display) {
+    let mut status = status();
+    status.wipe();
+    let _ = writeln!(io::stderr(), "datalens: {message}");
+}
+
+/// Ends what is being waited for, and wipes the line that says so.
+pub(crate) fn end_wait() {
+    set_wait(None);
+}
+
+/// Starts to show what is being waited for, if standard error is a terminal.
+pub(crate) fn start() {
+    if !io::stderr().is_terminal() {
+        return;
+    }
+    let show = || {
+        signals::block_in_this_thread();
+        loop {
+            thread::sleep(INTERVAL);
+            status().show();
+        }
+    };
+    // Without a thread there is no line, and nothing else is missing.
+    let _ = thread::Builder::new().spawn(show);
+}
+
+/// Takes note of an event.
+pub(crate) fn follow(event: &Event<'_>, verbose: bool) {
+    if verbose || matches!(event, Event::Retry { .. }) {
+        report(event);
+    }
+    let wait = match event {
+        Event::Resolving { host, .. } => format!("looking up {host}"),
+        Event::Request { host, path, .. } => match path.split("/v1/").last() {
+            Some("sign_in/") => format!("signing in at {host}"),
+            Some("sign_in/refresh") => format!("refreshing the session at {host}"),
+            resource => format!("{} from {host}", resource.unwrap_or_default()),
+        },
+        Event::Locking { store, .. } => format!("another process is refreshing {store}"),
+        Event::Retry { .. } => "waiting to try again".into(),
+        Event::Body { bytes, .. } => return status().bytes = *bytes,
+        _ => return,
+    };
+    set_wait(Some(wait));
+}
+
+fn set_wait(wait: Option<String>) {
+    let mut status = status();
+    status.wipe();
+    status.wait = wait.map(|wait| (wait, Instant::now()));
+    status.bytes = 0;
+}
+
+fn status() -> MutexGuard<'static, Status> {
+    STATUS.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+impl Status {
+    fn show(&mut self) {
+        let Some((wait, since)) = &self.wait else {
+            return;
+        };
+        let seconds = since.elapsed().as_secs();
+        if seconds < PATIENCE_SECONDS || !terminal::is_in_foreground(io::stderr()) {
+            return;
+        }
+        let bytes = match self.bytes {
+            0 => String::new(),
+            bytes => format!("{bytes} bytes, "),
+        };
+        let time = format!(" … {bytes}{seconds} s");
+        let room = MAX_LINE.saturating_sub(time.chars().count());
+        let wait: String = wait.chars().take(room).collect();
+        self.is_shown = write!(io::stderr(), "\r{wait}{time}\x1b[K").is_ok();
+    }
+
+    fn wipe(&mut self) {
+        if std::mem::take(&mut self.is_shown) {
+            let _ = write!(io::stderr(), "\r\x1b[K");
+        }
+    }
+}

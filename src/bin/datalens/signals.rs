@@ -1,0 +1,273 @@
+//! POSIX signals: handlers, default actions, and how to put off the program's end.
+//!
+//! What handlers call here is on POSIX's list of async-signal-safe functions.
+
+use std::mem::MaybeUninit;
+use std::ptr;
+use std::sync::atomic::{AtomicI32, Ordering::SeqCst};
+
+use libc::{SIGALRM, SIGHUP, SIGINT, SIGTERM, c_int, sigaction, sighandler_t};
+
+pub(crate) type Handler = extern "C" fn(c_int);
+
+/// Installs a handler, during which all signals are blocked. A signal that is ignored, as
+/// SIGHUP is under `nohup`, stays so.
+///
+/// It stays installed: each handler does what the default action does once its time is
+/// over.
+pub(crate) fn install(signal: c_int, handler: Handler) {
+    if exchange(signal, None) != libc::SIG_IGN {
+        exchange(signal, Some(handler as sighandler_t));
+    }
+}
+
+/// Takes the default action of a signal at once, and unblocks it for that: in a handler,
+/// until its end. Returns if the process continues: after it was stopped, or because
+/// nothing happened.
+pub(crate) fn act_by_default(signal: c_int) {
+    let previous = exchange(signal, Some(libc::SIG_DFL));
+    let mut signals = MaybeUninit::uninit();
+    // SAFETY: `sigemptyset` initialises the set that the others use.
+    unsafe {
+        libc::sigemptyset(signals.as_mut_ptr());
+        libc::sigaddset(signals.as_mut_ptr(), signal);
+        libc::raise(signal);
+        libc::pthread_sigmask(libc::SIG_UNBLOCK, signals.as_ptr(), ptr::null_mut());
+    }
+    exchange(signal, Some(previous));
+}
+
+/// Ends the program by a signal, so that its parent sees which one it was.
+pub(crate) fn end_by(signal: c_int) -> ! {
+    act_by_default(signal);
+    // The first process of a container gets here: the kernel spares it.
+    // SAFETY: `_exit` takes a number.
+    unsafe { libc::_exit(128 + signal) }
+}
+
+/// Leaves all signals to the other threads.
+pub(crate) fn block_in_this_thread() {
+    let mut signals = MaybeUninit::uninit();
+    // SAFETY: `sigfillset` initialises the set that the other uses.
+    unsafe {
+        libc::sigfillset(signals.as_mut_ptr());
+        libc::pthread_sigmask(libc::SIG_BLOCK, signals.as_ptr(), ptr::null_mut());
+    }
+}
+
+/// How long the end may be put off once a signal has arrived.
+const GRACE_SECONDS: u32 = 5;
+
+/// `NOT_DEFERRING`, `NO_SIGNAL` while signals are deferred, or the first of them.
+static DEFERRED: AtomicI32 = AtomicI32::new(NOT_DEFERRING);
+const NOT_DEFERRING: c_int = -1;
+const NO_SIGNAL: c_int = 0;
+
+/// Defers SIGINT, SIGTERM and SIGHUP: the first one ends the program at `end_deferral`, or
+/// after `GRACE_SECONDS`; a second one ends it at once.
+pub(crate) fn defer() {
+    DEFERRED.store(NO_SIGNAL, SeqCst);
+    for signal in [SIGINT, SIGTERM, SIGHUP] {
+        install(signal, handle_deferred);
+    }
+}
+
+/// Ends the program if a signal was deferred. From here on, one ends it at once.
+pub(crate) fn end_deferral() {
+    let ended = DEFERRED.compare_exchange(NO_SIGNAL, NOT_DEFERRING, SeqCst, SeqCst);
+    if let Err(signal @ 1..) = ended {
+        end_by(signal);
+    }
+}
+
+extern "C" fn handle_deferred(signal: c_int) {
+    let first = DEFERRED.compare_exchange(NO_SIGNAL, signal, SeqCst, SeqCst);
+    // A second signal, or one outside of a deferral.
+    if first.is_err() {
+        end_by(signal);
+    }
+    // Only now, since a parent may have set an alarm for this program before exec.
+    exchange(SIGALRM, Some(end_deferred as Handler as sighandler_t));
+    // SAFETY: `alarm` takes a number.
+    unsafe { libc::alarm(GRACE_SECONDS) };
+}
+
+extern "C" fn end_deferred(_: c_int) {
+    end_by(DEFERRED.load(SeqCst));
+}
+
+/// Sets the action of a signal, if one is given, and returns the previous one. A handler
+/// blocks all signals while it runs, and interrupted system calls are restarted.
+fn exchange(signal: c_int, action: Option<sighandler_t>) -> sighandler_t {
+    // SAFETY: zeros are a valid `sigaction`, which says SIG_DFL. A handler may run at any
+    // time from here on.
+    unsafe {
+        let [mut new, mut previous]: [sigaction; 2] = MaybeUninit::zeroed().assume_init();
+        new.sa_sigaction = action.unwrap_or_default();
+        new.sa_flags = libc::SA_RESTART;
+        libc::sigfillset(&mut new.sa_mask);
+        let new = action.map_or(ptr::null(), |_| ptr::from_ref(&new));
+        libc::sigaction(signal, new, &mut previous);
+        previous.sa_sigaction
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io::{self, BufRead, BufReader, Read, Write};
+    use std::os::unix::process::ExitStatusExt;
+    use std::process::{Child, ChildStdout, Command, ExitStatus, Stdio};
+    use std::time::{Duration, Instant};
+
+    use super::*;
+
+    /// The other tests run this in a process of its own: a critical section that lasts
+    /// as long as standard input, and until a signal has been handled if that says so.
+    #[test]
+    #[ignore = "no test, but the process of other tests"]
+    fn process() {
+        defer();
+        writeln!(io::stdout(), "\nbegun").unwrap();
+        let input = io::read_to_string(io::stdin()).unwrap();
+        while input == "signal" && DEFERRED.load(SeqCst) == NO_SIGNAL {
+            std::thread::yield_now();
+        }
+        writeln!(io::stdout(), "\nend of the section").unwrap();
+        end_deferral();
+        writeln!(io::stdout(), "\nafter the section").unwrap();
+        if input == "another section" {
+            defer();
+            end_deferral();
+            // SAFETY: `raise` takes a number.
+            unsafe { libc::raise(SIGTERM) };
+            writeln!(io::stdout(), "\nstill there").unwrap();
+        }
+    }
+
+    struct Process {
+        child: Child,
+        output: BufReader<ChildStdout>,
+    }
+
+    impl Process {
+        /// Starts `process`, under a shell's command, and waits for its section.
+        fn start(command: &str) -> Self {
+            let mut child = Command::new("sh")
+                .args(["-c", &format!("{command}; exec \"$@\""), "sh"])
+                .arg(std::env::current_exe().unwrap())
+                .args(["signals::tests::process", "--exact", "--ignored"])
+                .arg("--nocapture")
+                .stdin(Stdio::piped())
+                .stdout(Stdio::piped())
+                .spawn()
+                .unwrap();
+            let mut output = BufReader::new(child.stdout.take().unwrap());
+            let mut line = String::new();
+            while line != "begun\n" {
+                line.clear();
+                assert_ne!(output.read_line(&mut line).unwrap(), 0, "it begins");
+            }
+            Self { child, output }
+        }
+
+        fn kill(&self, signal: &str) {
+            let id = self.child.id().to_string();
+            let status = Command::new("kill").args(["-s", signal, &id]).status();
+            assert!(status.unwrap().success());
+        }
+
+        /// Lets the section end.
+        fn end_section(&mut self, after: &str) {
+            let mut stdin = self.child.stdin.take().unwrap();
+            stdin.write_all(after.as_bytes()).unwrap();
+        }
+
+        fn end(mut self) -> (ExitStatus, String) {
+            let stdin = self.child.stdin.take();
+            let mut output = String::new();
+            self.output.read_to_string(&mut output).unwrap();
+            let status = self.child.wait().unwrap();
+            drop(stdin);
+            (status, output)
+        }
+    }
+
+    #[test]
+    fn a_signal_ends_the_program_after_the_critical_section() {
+        for (name, number) in [("INT", SIGINT), ("TERM", SIGTERM), ("HUP", SIGHUP)] {
+            let mut process = Process::start(":");
+            process.kill(name);
+            process.end_section("signal");
+            let (status, output) = process.end();
+            assert_eq!(status.signal(), Some(number));
+            assert!(output.contains("end of the section"), "{output}");
+            assert!(!output.contains("after the section"), "{output}");
+        }
+    }
+
+    #[test]
+    fn a_second_signal_ends_the_program_at_once() {
+        let process = Process::start(":");
+        let start = Instant::now();
+        process.kill("TERM");
+        process.kill("INT");
+        let (status, output) = process.end();
+        assert!(matches!(status.signal(), Some(SIGTERM | SIGINT)));
+        assert!(!output.contains("end of the section"), "{output}");
+        assert!(start.elapsed() < Duration::from_secs(GRACE_SECONDS.into()));
+    }
+
+    #[test]
+    fn a_signal_ends_the_program_after_five_seconds_at_most() {
+        let start = Instant::now();
+        let processes = [":", "trap '' ALRM"].map(Process::start);
+        for process in &processes {
+            process.kill("TERM");
+        }
+        for process in processes {
+            let (status, output) = process.end();
+            assert_eq!(status.signal(), Some(SIGTERM));
+            assert!(!output.contains("end of the section"), "{output}");
+            assert!(start.elapsed() >= Duration::from_secs(4));
+        }
+    }
+
+    #[test]
+    fn an_ignored_signal_stays_ignored() {
+        let mut process = Process::start("trap '' INT TERM HUP");
+        for signal in ["INT", "TERM", "HUP"] {
+            process.kill(signal);
+            process.kill(signal);
+        }
+        process.end_section("");
+        let (status, output) = process.end();
+        assert!(status.success());
+        assert!(output.contains("after the section"), "{output}");
+    }
+
+    #[test]
+    fn after_the_critical_section_a_signal_ends_the_program_at_once() {
+        let mut process = Process::start(":");
+        process.end_section("another section");
+        let (status, output) = process.end();
+        assert_eq!(status.signal(), Some(SIGTERM));
+        assert!(output.contains("after the section"), "{output}");
+        assert!(!output.contains("still there"), "{output}");
+    }
+
+    /// Without it, a signal would cut off what the section reads.
+    #[test]
+    fn handlers_restart_system_calls_and_block_signals() {
+        extern "C" fn handler(_: c_int) {}
+        install(libc::SIGUSR1, handler);
+        // SAFETY: zeros are a valid `sigaction`, and `sigismember` reads its mask.
+        let (action, is_blocked) = unsafe {
+            let mut action: sigaction = MaybeUninit::zeroed().assume_init();
+            libc::sigaction(libc::SIGUSR1, ptr::null(), &mut action);
+            (action, libc::sigismember(&action.sa_mask, SIGTERM))
+        };
+        assert_eq!(action.sa_sigaction, handler as Handler as sighandler_t);
+        assert_ne!(action.sa_flags & libc::SA_RESTART, 0);
+        assert_eq!(is_blocked, 1);
+    }
+}

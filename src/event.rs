@@ -1,0 +1,138 @@
+//! What a client does, told while it does it: for logs, metrics and signs of life.
+
+use std::fmt;
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use crate::error::Error;
+
+/// Something that a client does or meets on the way, given to the function that
+/// [`ClientBuilder::on_event`](crate::ClientBuilder::on_event) sets.
+///
+/// It holds no secret, and `Display` says it in a line:
+///
+/// ```
+/// # use here_datalens::{Client, Credentials};
+/// let client = Client::builder(Credentials::new("app id", "app code"))
+///     .on_event(|event| eprintln!("{event}"))
+///     .build();
+/// ```
+#[derive(Clone, Debug)]
+#[non_exhaustive]
+pub enum Event<'a> {
+    /// A host name is about to be looked up.
+    #[non_exhaustive]
+    Resolving {
+        /// The name.
+        host: &'a str,
+    },
+    /// A host name was looked up.
+    #[non_exhaustive]
+    Resolved {
+        /// The name.
+        host: &'a str,
+        /// Its addresses, in the order in which they are tried.
+        addresses: &'a [SocketAddr],
+    },
+    /// A TCP connection was made.
+    #[non_exhaustive]
+    Connected {
+        /// The host that it leads to, the proxy's for one.
+        host: &'a str,
+        /// The address.
+        address: SocketAddr,
+    },
+    /// A request is about to be sent.
+    #[non_exhaustive]
+    Request {
+        /// The method.
+        method: &'a str,
+        /// The host, with its port where that isn't the usual one.
+        host: &'a str,
+        /// The path, without the query.
+        path: &'a str,
+    },
+    /// The head of a response has come.
+    #[non_exhaustive]
+    Response {
+        /// The status.
+        status: u16,
+        /// The time since the request was begun.
+        elapsed: Duration,
+    },
+    /// More of a body that is being copied has come.
+    #[non_exhaustive]
+    Body {
+        /// How many bytes have come so far.
+        bytes: u64,
+    },
+    /// A request will be sent again.
+    #[non_exhaustive]
+    Retry {
+        /// Why.
+        error: &'a Error,
+        /// When: after this time.
+        wait: Duration,
+    },
+    /// The lock of a token store is about to be taken, which waits for whoever holds it.
+    #[non_exhaustive]
+    Locking {
+        /// What the store calls itself.
+        store: &'a str,
+    },
+    /// The tokens are about to be refreshed.
+    Refreshing,
+    /// The tokens were refreshed.
+    Refreshed,
+}
+
+impl fmt::Display for Event<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Resolving { host } => write!(f, "looking up {host}"),
+            Self::Resolved { host, addresses } => {
+                write!(f, "{host} has the addresses")?;
+                let mut addresses = addresses.iter();
+                addresses.try_for_each(|address| write!(f, " {}", address.ip()))
+            }
+            Self::Connected { host, address } => write!(f, "connected to {host} at {address}"),
+            Self::Request { method, host, path } => write!(f, "{method} {path} at {host}"),
+            Self::Response { status, elapsed } => {
+                write!(f, "status {status} after {:.3} s", elapsed.as_secs_f64())
+            }
+            Self::Body { bytes } => write!(f, "{bytes} bytes so far"),
+            Self::Retry { error, wait } => {
+                write!(f, "{error}; trying again in {:.1} s", wait.as_secs_f64())
+            }
+            Self::Locking { store } => write!(f, "locking {store}"),
+            Self::Refreshing => f.write_str("refreshing the tokens"),
+            Self::Refreshed => f.write_str("refreshed the tokens"),
+        }
+    }
+}
+
+/// Whoever wants to know of events, if anybody does.
+#[derive(Clone, Default)]
+pub(crate) struct Events(Option<Arc<OnEvent>>);
+
+type OnEvent = dyn Fn(&Event<'_>) + Send + Sync;
+
+impl Events {
+    pub(crate) fn new(on_event: impl Fn(&Event<'_>) + Send + Sync + 'static) -> Self {
+        Self(Some(Arc::new(on_event)))
+    }
+
+    pub(crate) fn emit(&self, event: &Event<'_>) {
+        if let Some(on_event) = &self.0 {
+            on_event(event);
+        }
+    }
+}
+
+// Written by hand: a function has none.
+impl fmt::Debug for Events {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_tuple("Events").field(&self.0.is_some()).finish()
+    }
+}

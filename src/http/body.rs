@@ -1,0 +1,229 @@
+//! The bodies of responses: into memory, into a type, into a writer, or an excerpt of an
+//! error's.
+
+use std::io::{self, Read, Write};
+use std::sync::Arc;
+use std::time::Instant;
+
+use serde::Deserialize;
+use ureq::Body;
+use ureq::http::{Response, header};
+
+use super::Call;
+use super::attempt::AttemptError;
+use super::{json, redact};
+use crate::error::Error;
+use crate::event::Event;
+
+/// How much of a body is checked before any of it is delivered, and the most that is
+/// delivered at once.
+const CHUNK: usize = 64 * 1024;
+
+/// When [`Session::copy`](crate::Session::copy) checks that a body is JSON.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum JsonCheck {
+    /// Whatever the content type is.
+    Always,
+    /// If the content type is that of JSON: `*/json` or `*+json`.
+    IfDeclared,
+    /// Not at all.
+    Never,
+}
+
+/// What [`Session::copy`](crate::Session::copy) copied.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+#[non_exhaustive]
+pub struct CopySummary {
+    /// How many bytes, after decompression.
+    pub bytes: u64,
+    /// The content type, if the response has one in visible ASCII.
+    pub content_type: Option<String>,
+}
+
+impl CopySummary {
+    /// Whether the content type is that of JSON: `*/json` or `*+json` (RFC 6839).
+    pub fn is_json(&self) -> bool {
+        let content_type = self.content_type.as_deref().unwrap_or_default();
+        let essence = content_type.split(';').next().unwrap_or_default();
+        let essence = essence.trim().to_ascii_lowercase();
+        essence.ends_with("/json") || essence.ends_with("+json")
+    }
+}
+
+/// A body that was read into memory.
+pub(crate) struct Bytes {
+    pub(crate) bytes: Vec<u8>,
+    is_close_delimited: bool,
+}
+
+/// Whether the end of the connection is all that ends the body, so that one that was
+/// truncated can't be told from a whole one (RFC 9112, section 6.3).
+fn is_close_delimited(response: &Response<Body>) -> bool {
+    response.body().content_length().is_none()
+        && !response.headers().contains_key(header::TRANSFER_ENCODING)
+}
+
+fn content_type(response: &Response<Body>) -> Option<&str> {
+    response.headers().get(header::CONTENT_TYPE)?.to_str().ok()
+}
+
+/// Returns a reader of the decoded body, and refuses one in an encoding that ureq doesn't
+/// decode. An empty one is empty whatever encoding it claims.
+fn reader(response: Response<Body>, call: &Call<'_>) -> Result<impl Read, AttemptError> {
+    let mut encodings = response.headers().get_all(header::CONTENT_ENCODING).iter();
+    let is_encoded = encodings.any(|value| !value.as_bytes().eq_ignore_ascii_case(b"identity"));
+    let mut reader = response.into_body().into_reader();
+    let mut first = [0];
+    let length = match reader.read(&mut first).map_err(ureq::Error::from) {
+        Ok(1) if is_encoded => {
+            return Err(call.invalid_response("the content encoding isn't supported").into());
+        }
+        Ok(length) => length as u64,
+        // ureq looks for gzip's header in an empty body as well.
+        #[cfg(feature = "gzip")]
+        Err(ureq::Error::Decompress(_, error)) if error.kind() == io::ErrorKind::UnexpectedEof => 0,
+        Err(error) => return Err(AttemptError::exchange(error, 0, call)),
+    };
+    let rest = if length == 0 { 0 } else { u64::MAX };
+    Ok(io::Cursor::new(first).take(length).chain(reader.take(rest)))
+}
+
+/// Reads a body whole, up to `limit` bytes.
+pub(crate) fn read(
+    response: Response<Body>,
+    limit: u64,
+    call: &Call<'_>,
+) -> Result<Bytes, AttemptError> {
+    let is_close_delimited = is_close_delimited(&response);
+    let mut bytes = Vec::new();
+    // The byte beyond the limit tells a longer body; reading to the end of a shorter
+    // one is what lets the connection serve the next call.
+    let mut reader = reader(response, call)?.take(limit.saturating_add(1));
+    let read = reader.read_to_end(&mut bytes);
+    read.map_err(|error| AttemptError::exchange(error, bytes.len() as u64, call))?;
+    if bytes.len() as u64 > limit {
+        let reason = format!("the response is larger than the limit of {limit} bytes");
+        return Err(call.invalid_response(reason).into());
+    }
+    Ok(Bytes { bytes, is_close_delimited })
+}
+
+impl Bytes {
+    /// Parses the body as JSON.
+    pub(crate) fn parse<'a, T: Deserialize<'a>>(
+        &'a self,
+        call: &Call<'_>,
+    ) -> Result<T, AttemptError> {
+        serde_json::from_slice(&self.bytes).map_err(|error| {
+            let mut checker = json::Checker::new();
+            let reason = match checker.feed(&self.bytes).and_then(|()| checker.finish()) {
+                _ if error.is_data() => format!("the JSON doesn't fit: {}", misfit(&error)),
+                Err(error) => return invalid_json(error, self.is_close_delimited, call),
+                // It is well-formed all the same.
+                Ok(()) => "the JSON holds a number or an escape without a value".to_owned(),
+            };
+            call.invalid_response(reason).into()
+        })
+    }
+}
+
+/// What serde says of a value that doesn't fit a type, without the value.
+fn misfit(error: &serde_json::Error) -> String {
+    let text = error.to_string();
+    let (text, _) = text.rsplit_once(" at line ").unwrap_or((&text, ""));
+    let place = format!("line {}, column {}", error.line(), error.column());
+    if text.starts_with("missing field `") || text.starts_with("duplicate field `") {
+        return format!("{text} ({place})");
+    }
+    // What a type expects stands last, and is the type's own text.
+    match text.rsplit_once(", expected ") {
+        Some((_, expected)) => format!("expected {expected} ({place})"),
+        None => format!("another value is expected ({place})"),
+    }
+}
+
+fn invalid_json(error: json::Error, is_close_delimited: bool, call: &Call<'_>) -> AttemptError {
+    let reason = error.to_string();
+    if error == json::Error::Unfinished && is_close_delimited {
+        return AttemptError::truncated(reason, call);
+    }
+    call.invalid_response(reason).into()
+}
+
+/// Copies a body to `out` in constant memory.
+pub(crate) fn copy(
+    response: Response<Body>,
+    check: JsonCheck,
+    out: &mut dyn Write,
+    call: &Call<'_>,
+) -> Result<CopySummary, AttemptError> {
+    let content_type = content_type(&response).map(str::to_owned);
+    let mut copied = CopySummary { bytes: 0, content_type };
+    let is_checked = match check {
+        JsonCheck::Always => true,
+        JsonCheck::IfDeclared => copied.is_json(),
+        JsonCheck::Never => false,
+    };
+    let is_close_delimited = is_close_delimited(&response);
+    let mut checker = is_checked.then(json::Checker::new);
+    let check = |chunk: &[u8], is_end| {
+        let Some(checker) = &mut checker else { return Ok(()) };
+        let fed = checker.feed(chunk);
+        fed.and_then(|()| if is_end { checker.finish() } else { Ok(()) })
+            .map_err(|error| invalid_json(error, is_close_delimited, call))
+    };
+    copy_checked(reader(response, call)?, check, out, call, &mut copied.bytes)
+        .map_err(|error| error.after_delivery(copied.bytes))?;
+    Ok(copied)
+}
+
+/// Copies chunk by chunk what passes `check`, which is also told of the end.
+fn copy_checked(
+    mut reader: impl Read,
+    mut check: impl FnMut(&[u8], bool) -> Result<(), AttemptError>,
+    out: &mut dyn Write,
+    call: &Call<'_>,
+    delivered: &mut u64,
+) -> Result<(), AttemptError> {
+    let mut chunk = Vec::new();
+    // What fits into the first chunk is seen to its end before any of it is delivered.
+    let first = (&mut reader).take(CHUNK as u64).read_to_end(&mut chunk);
+    let mut length =
+        first.map_err(|error| AttemptError::exchange(error, chunk.len() as u64, call))?;
+    let mut is_end = length < CHUNK;
+    loop {
+        check(&chunk[..length], is_end)?;
+        out.write_all(&chunk[..length]).map_err(output)?;
+        *delivered += length as u64;
+        call.http.events.emit(&Event::Body { bytes: *delivered });
+        if is_end {
+            return out.flush().map_err(|error| output(error).into());
+        }
+        // From here on, what comes is delivered as it comes: the buffer is full-grown.
+        let read = reader.read(&mut chunk);
+        length = read.map_err(|error| AttemptError::exchange(error, *delivered, call))?;
+        is_end = length == 0;
+    }
+}
+
+fn output(error: io::Error) -> Error {
+    Error::Output(Arc::new(error))
+}
+
+/// Returns what may be shown of the body of an error response. One that is read to its
+/// end leaves the connection to the next call; one that is long, slow or broken isn't
+/// worth waiting for, since the status is known.
+pub(super) fn error_excerpt(response: Response<Body>, call: &Call<'_>) -> Option<String> {
+    let content_type = content_type(&response).map(str::to_owned);
+    let start = Instant::now();
+    let mut reader = response.into_body().into_reader().take(redact::SCAN_LIMIT as u64 + 1);
+    let (mut body, mut chunk) = (Vec::new(), [0; 4096]);
+    while start.elapsed() < call.http.limits.read {
+        let length = reader.read(&mut chunk).ok()?;
+        body.extend_from_slice(&chunk[..length]);
+        if length == 0 {
+            return call.redactor().error_excerpt(&body, content_type.as_deref());
+        }
+    }
+    None
+}

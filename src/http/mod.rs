@@ -1,0 +1,245 @@
+//! HTTP/1.1 over ureq: requests to one origin, the status of their responses, and
+//! redirects within the origin.
+
+pub(crate) mod attempt;
+pub(crate) mod body;
+pub(crate) mod certificates;
+mod connect;
+mod date;
+mod json;
+pub(crate) mod proxy;
+mod redact;
+pub(crate) mod resolver;
+mod retry;
+pub(crate) mod transport;
+mod tunnel;
+pub(crate) mod url;
+
+use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+
+use ureq::http::{self, HeaderMap, Method, Request, Response, header};
+use ureq::{AsSendBody, Body};
+
+use self::attempt::{AttemptError, Retryable};
+use self::body::Bytes;
+use self::redact::Redactor;
+use self::url::{Origin, Redirect};
+use crate::error::{Error, Operation};
+use crate::event::{Event, Events};
+use crate::secret::AccessToken;
+
+/// How many redirects a GET follows.
+const MAX_REDIRECTS: usize = 5;
+
+/// The largest response to a POST that is read, in bytes.
+const MAX_POST_RESPONSE: u64 = 1024 * 1024;
+
+/// How many idle connections are kept, in all and to the one host.
+pub(crate) const MAX_IDLE_CONNECTIONS: usize = 64;
+
+/// The time limits of a call.
+#[derive(Clone, Debug)]
+pub(crate) struct Limits {
+    /// Of a whole call, each retry apart.
+    pub(crate) call: Option<Duration>,
+    pub(crate) connect: Duration,
+    /// Of the wait for a response, a stall of its body, and a whole POST.
+    pub(crate) read: Duration,
+}
+
+/// The most that looking up a name may take.
+const RESOLVE_TIMEOUT: Duration = Duration::from_secs(10);
+
+impl Limits {
+    pub(crate) fn resolve(&self) -> Duration {
+        self.connect.min(RESOLVE_TIMEOUT)
+    }
+}
+
+/// An HTTP client of one origin.
+pub(crate) struct Http {
+    pub(crate) agent: ureq::Agent,
+    pub(crate) origin: Origin,
+    /// The origin's host, with its port where that isn't the usual one.
+    pub(crate) host: String,
+    pub(crate) limits: Limits,
+    pub(crate) has_own_roots: bool,
+    pub(crate) proxy_password: Option<String>,
+    pub(crate) max_retries: u32,
+    pub(crate) events: Events,
+}
+
+/// One call of the API: a request, what it is about, and what nobody else may see of it.
+pub(crate) struct Call<'a> {
+    pub(crate) http: &'a Http,
+    pub(crate) operation: Operation,
+    /// Path and query (RFC 9112, section 3.2.1).
+    target: String,
+    /// The body of a POST.
+    pub(crate) body: &'a [u8],
+    secrets: Vec<&'a str>,
+    /// The limit of the whole call, each retry apart.
+    pub(crate) timeout: Option<Duration>,
+}
+
+impl<'a> Call<'a> {
+    pub(crate) fn new(
+        http: &'a Http,
+        operation: Operation,
+        target: String,
+        mut secrets: Vec<&'a str>,
+    ) -> Self {
+        secrets.extend(http.proxy_password.as_deref());
+        let timeout = match operation {
+            Operation::Read { .. } => http.limits.call,
+            // Of a sign-in and a refresh, the body is short and has to come whole.
+            _ => Some(http.limits.call.map_or(http.limits.read, |call| call.min(http.limits.read))),
+        };
+        Self { http, operation, target, body: &[], secrets, timeout }
+    }
+
+    pub(crate) fn redactor(&self) -> Redactor<'_> {
+        let resource = match &self.operation {
+            Operation::Read { resource } => resource,
+            _ => "",
+        };
+        Redactor { secrets: self.secrets.clone(), sent_body: self.body, resource }
+    }
+
+    /// Sends a GET with a bearer token (RFC 6750, section 2.1) and hands the response, if
+    /// its status is 200, to `take`.
+    pub(crate) fn get<T>(
+        &self,
+        access_token: &AccessToken,
+        mut take: impl FnMut(Response<Body>) -> Result<T, AttemptError>,
+    ) -> Result<T, Error> {
+        let authorization = format!("Bearer {}", access_token.secret());
+        self.http.retry(&Method::GET, self.http.max_retries, || {
+            let deadline = self.timeout.and_then(|timeout| Instant::now().checked_add(timeout));
+            let mut attempt = || take(self.get_following_redirects(&authorization, deadline)?);
+            // The server may have closed any of the idle connections, which shows only
+            // when a request has been sent over it.
+            for _ in 0..MAX_IDLE_CONNECTIONS {
+                match attempt() {
+                    Err(failure) if failure.retryable == Retryable::NowIfIdempotent => {}
+                    other => return other,
+                }
+            }
+            attempt()
+        })
+    }
+
+    fn get_following_redirects(
+        &self,
+        authorization: &str,
+        deadline: Option<Instant>,
+    ) -> Result<Response<Body>, AttemptError> {
+        let mut target = self.target.clone();
+        for _ in 0..=MAX_REDIRECTS {
+            let request = Request::get(format!("{}{target}", self.http.origin))
+                // As the script in HERE's guide has it.
+                .header(header::CONTENT_TYPE, "text/plain")
+                .header(header::AUTHORIZATION, authorization)
+                .body(());
+            let left = deadline.map(|at| at.saturating_duration_since(Instant::now()));
+            let response = self.send(request, left)?;
+            match self.http.redirect(&response) {
+                Some(Redirect::SameOrigin(location)) => target = location,
+                _ => return self.check_status(response),
+            }
+            // Read to its end, the connection serves the next request.
+            body::error_excerpt(response, self);
+        }
+        Err(self.invalid_response(format!("redirected more than {MAX_REDIRECTS} times")).into())
+    }
+
+    /// Sends a POST of JSON, which follows no redirect, and returns the body of the
+    /// response if its status is 200.
+    pub(crate) fn post_json(&self, max_retries: u32) -> Result<Bytes, Error> {
+        self.http.retry(&Method::POST, max_retries, || {
+            let request = Request::post(format!("{}{}", self.http.origin, self.target))
+                .header(header::CONTENT_TYPE, "application/json")
+                .body(self.body);
+            let response = self.check_status(self.send(request, self.timeout)?)?;
+            body::read(response, MAX_POST_RESPONSE, self)
+        })
+    }
+
+    fn send(
+        &self,
+        request: http::Result<Request<impl AsSendBody>>,
+        timeout: Option<Duration>,
+    ) -> Result<Response<Body>, AttemptError> {
+        let failure = |error| AttemptError::exchange(error, 0, self);
+        let request = request.map_err(|error| failure(error.into()))?;
+        let (agent, events) = (&self.http.agent, &self.http.events);
+        let request = agent.configure_request(request).timeout_global(timeout).build();
+        let (method, path) = (request.method().as_str(), request.uri().path());
+        // Where a redirect leads is the server's own text.
+        let is_ours = self.target.starts_with(path);
+        let redacted = if is_ours { None } else { self.redactor().line(path) };
+        let path = redacted.as_deref().unwrap_or(if is_ours { path } else { "…" });
+        events.emit(&Event::Request { method, host: &self.http.host, path });
+        let start = Instant::now();
+        let response = agent.run(request).map_err(failure)?;
+        let status = response.status().as_u16();
+        events.emit(&Event::Response { status, elapsed: start.elapsed() });
+        Ok(response)
+    }
+
+    /// Returns the response if its status is 200.
+    fn check_status(&self, response: Response<Body>) -> Result<Response<Body>, AttemptError> {
+        let status = response.status().as_u16();
+        if status == 200 {
+            return Ok(response);
+        }
+        let operation = self.operation.clone();
+        if let Some(redirect) = self.http.redirect(&response) {
+            let to = match redirect {
+                Redirect::SameOrigin(path) => path.split('?').next().map(str::to_owned),
+                Redirect::CrossOrigin(origin) => origin.map(|origin| origin.to_string()),
+            };
+            let to = to.and_then(|to| self.redactor().line(&to));
+            return Err(Error::Redirect { operation, status, to }.into());
+        }
+        let retry_after = retry_after(response.headers());
+        let text = body::error_excerpt(response, self);
+        let error = match status {
+            401 | 403 => Error::Unauthorized { operation, status, text },
+            400..=599 => Error::Status { operation, status, text },
+            _ => Error::Status { operation, status, text: None },
+        };
+        Err(AttemptError::status(error, status, retry_after))
+    }
+
+    pub(crate) fn invalid_response(&self, reason: impl Into<String>) -> Error {
+        let (operation, reason) = (self.operation.clone(), reason.into());
+        Error::InvalidResponse { operation, reason, is_truncated: false }
+    }
+}
+
+impl Http {
+    /// Where a response redirects to, if it does (RFC 9110, section 15.4; 300, 304 and 305
+    /// name no other place for the same request).
+    fn redirect(&self, response: &Response<Body>) -> Option<Redirect> {
+        if !matches!(response.status().as_u16(), 301 | 302 | 303 | 307 | 308) {
+            return None;
+        }
+        let location = response.headers().get(header::LOCATION);
+        let location = location.and_then(|value| value.to_str().ok()).unwrap_or_default();
+        Some(url::redirect(&self.origin, location))
+    }
+}
+
+/// How long a response asks to wait (RFC 9110, section 10.2.3).
+fn retry_after(headers: &HeaderMap) -> Option<Duration> {
+    let value = headers.get(header::RETRY_AFTER)?.to_str().ok()?;
+    let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+    date::retry_after(value.trim(), now.as_secs())
+}
+
+/// Nothing that is locked here is left half-changed by a panic.
+pub(crate) fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}

@@ -1,0 +1,110 @@
+//! Sending a request again after a failure that may pass.
+
+use std::collections::hash_map::RandomState;
+use std::hash::{BuildHasher, Hasher};
+use std::thread;
+use std::time::Duration;
+
+use ureq::http::Method;
+
+use super::Http;
+use super::attempt::{AttemptError, Retryable};
+use crate::error::Error;
+use crate::event::Event;
+
+/// The first wait; each one after it is twice as long.
+const FIRST_WAIT: Duration = Duration::from_millis(500);
+
+/// The longest wait, also of those that a server asks for.
+const LONGEST_WAIT: Duration = Duration::from_secs(60);
+
+impl Http {
+    /// Calls `attempt` until it succeeds, may not be repeated, or has been repeated
+    /// `max_retries` times.
+    pub(super) fn retry<T>(
+        &self,
+        method: &Method,
+        max_retries: u32,
+        mut attempt: impl FnMut() -> Result<T, AttemptError>,
+    ) -> Result<T, Error> {
+        let mut retries = 0;
+        loop {
+            let failure = match attempt() {
+                Ok(done) => return Ok(done),
+                Err(failure) => failure,
+            };
+            if retries == max_retries || !failure.retryable.allows(method) {
+                return Err(failure.error);
+            }
+            let wait = wait(retries, failure.retry_after, random());
+            let error = &failure.error;
+            self.events.emit(&Event::Retry { error, wait });
+            thread::sleep(wait);
+            retries += 1;
+        }
+    }
+}
+
+impl Retryable {
+    /// Whether a request with this method may be sent again (RFC 9110, section 9.2.2).
+    fn allows(self, method: &Method) -> bool {
+        match self {
+            Self::Never => false,
+            Self::IfIdempotent | Self::NowIfIdempotent => method.is_idempotent(),
+            Self::Always => true,
+        }
+    }
+}
+
+/// The wait before a retry: what the server asks for, else half a second, doubled
+/// each time, and up to half as much again, so that many clients don't come at once.
+fn wait(retries: u32, asked_for: Option<Duration>, random: f64) -> Duration {
+    let wait = asked_for.unwrap_or_else(|| {
+        let base = FIRST_WAIT.saturating_mul(2_u32.saturating_pow(retries));
+        base.min(LONGEST_WAIT).mul_f64(1.0 + random / 2.0)
+    });
+    wait.min(LONGEST_WAIT)
+}
+
+/// From 0 to 1. std's random keys are good enough to spread waits.
+fn random() -> f64 {
+    let bits = RandomState::new().build_hasher().finish();
+    bits as f64 / u64::MAX as f64
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn waits_start_at_half_a_second_and_double_up_to_a_minute() {
+        let milliseconds = |retries, random| wait(retries, None, random).as_millis();
+        assert_eq!(milliseconds(0, 0.0), 500);
+        assert_eq!(milliseconds(0, 1.0), 750);
+        assert_eq!(milliseconds(1, 0.0), 1_000);
+        assert_eq!(milliseconds(3, 0.5), 5_000);
+        assert_eq!(milliseconds(u32::MAX, 1.0), 60_000);
+        assert!((0.0..=1.0).contains(&random()));
+    }
+
+    #[test]
+    fn a_server_is_given_the_time_that_it_asks_for_up_to_a_minute() {
+        for (asked_for, waited) in [(0, 0), (7, 7), (60, 60), (3600, 60)] {
+            let wait = wait(5, Some(Duration::from_secs(asked_for)), 1.0);
+            assert_eq!(wait, Duration::from_secs(waited));
+        }
+    }
+
+    #[test]
+    fn only_what_may_be_sent_again_is() {
+        for (retryable, get, post) in [
+            (Retryable::Never, false, false),
+            (Retryable::IfIdempotent, true, false),
+            (Retryable::NowIfIdempotent, true, false),
+            (Retryable::Always, true, true),
+        ] {
+            assert_eq!(retryable.allows(&Method::GET), get, "{retryable:?}");
+            assert_eq!(retryable.allows(&Method::POST), post, "{retryable:?}");
+        }
+    }
+}

@@ -1,0 +1,350 @@
+//! ureq's transport, customised: cached DNS, dead addresses passed over, CONNECT, and
+//! errors that record how far the request got.
+//!
+//! All of `http` that is below ureq uses what ureq marks as unversioned; nothing else does.
+
+use std::io;
+
+use ureq::Proxy;
+use ureq::config::Config;
+use ureq::unversioned::resolver::{DefaultResolver, Resolver};
+use ureq::unversioned::transport::{
+    Buffers, ConnectionDetails, Connector, NextTimeout, RustlsConnector, Transport,
+};
+
+use super::attempt::{Kind, Retryable, TransportError};
+use super::connect::{AddressConnector, Stream, step, time_left};
+use super::resolver::CachingResolver;
+use super::tunnel;
+use crate::error::Stage;
+use crate::event::Events;
+
+/// Makes an agent whose errors are [`TransportError`]s wherever it matters how far the
+/// request got.
+pub(crate) fn agent(config: Config, events: &Events) -> ureq::Agent {
+    agent_with(config, DefaultResolver::default(), events)
+}
+
+fn agent_with(config: Config, resolver: impl Resolver, events: &Events) -> ureq::Agent {
+    let resolver = CachingResolver::new(resolver, events.clone());
+    let connector = TrackedConnector {
+        resolver: resolver.clone(),
+        tcp: AddressConnector::new(events.clone()),
+        tls: RustlsConnector::default(),
+    };
+    ureq::Agent::with_parts(config, connector, resolver)
+}
+
+/// Makes connections, through a proxy if there is one.
+#[derive(Debug)]
+struct TrackedConnector {
+    resolver: CachingResolver,
+    tcp: AddressConnector,
+    tls: RustlsConnector,
+}
+
+impl Connector for TrackedConnector {
+    type Out = TrackedTransport;
+
+    fn connect(
+        &self,
+        details: &ConnectionDetails,
+        _: Option<()>,
+    ) -> Result<Option<Self::Out>, ureq::Error> {
+        let inner = self.open(details).inspect_err(|_| self.resolver.forget())?;
+        Ok(Some(TrackedTransport { inner, awaits_response: false, reused: false }))
+    }
+}
+
+impl TrackedConnector {
+    fn open(&self, details: &ConnectionDetails) -> Result<Stream, TransportError> {
+        let details = &step(details, details.uri, details.addrs.clone());
+        let stream = match details.config.proxy() {
+            None => self.tcp.connect(details)?,
+            Some(proxy) => self.tunnel(details, proxy).map_err(|error| {
+                let proxy = Some(format!("{}:{}", proxy.host(), proxy.port()));
+                TransportError { proxy, ..error }
+            })?,
+        };
+        self.handshake(details, stream)
+    }
+
+    /// Whatever fails in here is the proxy's failure. It also resolves the host.
+    fn tunnel(&self, details: &ConnectionDetails, proxy: &Proxy) -> Result<Stream, TransportError> {
+        let (uri, limit) = (proxy.uri(), time_left(details));
+        let addrs = self.resolver.addresses(uri, details.config, limit)?;
+        let to_proxy = &step(details, uri, addrs);
+        let stream = self.handshake(to_proxy, self.tcp.connect(to_proxy)?)?;
+        tunnel::open(stream, details, proxy)
+    }
+
+    /// Makes the TLS handshake where the URL is https. All connections share its set-up.
+    fn handshake(&self, to: &ConnectionDetails, stream: Stream) -> Result<Stream, TransportError> {
+        let over_tls = self.tls.connect(to, Some(stream));
+        let over_tls = over_tls.and_then(|over_tls| over_tls.ok_or(ureq::Error::ConnectionFailed));
+        over_tls.map(Transport::boxed).map_err(|error| {
+            let mut error = TransportError::from_ureq(Stage::Tls, error);
+            // The connection's own failure, such as a reset.
+            if error.kind == Kind::Temporary {
+                error.stage = Stage::Connect;
+                error.reason = "closed during the TLS handshake".to_owned();
+            }
+            error
+        })
+    }
+}
+
+/// A connection that knows whether the first byte of a response has come.
+#[derive(Debug)]
+struct TrackedTransport {
+    inner: Stream,
+    /// A request is under way, and nothing of its response has come.
+    awaits_response: bool,
+    /// An earlier response came over this connection, so that the server may just have
+    /// closed an idle one.
+    reused: bool,
+}
+
+impl TrackedTransport {
+    fn no_response(&self, error: ureq::Error) -> ureq::Error {
+        if let ureq::Error::Timeout(_) = error {
+            return error;
+        }
+        let mut error = TransportError::from_ureq(Stage::Exchange, error);
+        if self.reused {
+            error.retryable = Retryable::NowIfIdempotent;
+        }
+        error.into()
+    }
+}
+
+impl Transport for TrackedTransport {
+    fn buffers(&mut self) -> &mut dyn Buffers {
+        self.inner.buffers()
+    }
+
+    fn transmit_output(&mut self, amount: usize, timeout: NextTimeout) -> Result<(), ureq::Error> {
+        self.awaits_response = true;
+        let sent = self.inner.transmit_output(amount, timeout);
+        sent.map_err(|error| self.no_response(error))
+    }
+
+    fn await_input(&mut self, timeout: NextTimeout) -> Result<bool, ureq::Error> {
+        let came = match self.inner.await_input(timeout) {
+            came if !self.awaits_response => return came,
+            Ok(false) => Err(io::Error::from(io::ErrorKind::UnexpectedEof).into()),
+            came => came,
+        };
+        if came.is_ok() {
+            (self.awaits_response, self.reused) = (false, true);
+        }
+        came.map_err(|error| self.no_response(error))
+    }
+
+    fn is_open(&mut self) -> bool {
+        self.inner.is_open()
+    }
+
+    fn is_tls(&self) -> bool {
+        self.inner.is_tls()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io::{Read, Write};
+    use std::net::{SocketAddr, TcpListener, TcpStream};
+    use std::sync::Arc;
+    use std::sync::atomic::{AtomicUsize, Ordering};
+    use std::thread;
+    use std::time::{Duration, Instant};
+
+    use ureq::http::Uri;
+    use ureq::unversioned::resolver::ResolvedSocketAddrs;
+
+    use super::*;
+
+    /// Resolves every name to these addresses.
+    #[derive(Debug)]
+    struct Fixed(Vec<SocketAddr>);
+
+    impl Resolver for Fixed {
+        fn resolve(
+            &self,
+            _: &Uri,
+            _: &Config,
+            _: NextTimeout,
+        ) -> Result<ResolvedSocketAddrs, ureq::Error> {
+            let mut found = self.empty();
+            self.0.iter().for_each(|address| found.push(*address));
+            Ok(found)
+        }
+    }
+
+    fn agent_for(addresses: &[SocketAddr], connect_limit: Duration) -> ureq::Agent {
+        let config =
+            ureq::Agent::config_builder().proxy(None).timeout_connect(Some(connect_limit)).build();
+        agent_with(config, Fixed(addresses.to_vec()), &Events::default())
+    }
+
+    fn connect_error(result: Result<impl Sized, ureq::Error>) -> TransportError {
+        match result.map(drop) {
+            Err(ureq::Error::Other(error)) => *error.downcast().unwrap(),
+            other => panic!("{other:?}"),
+        }
+    }
+
+    const URL: &str = "http://api.example/";
+    const LIMIT: Duration = Duration::from_secs(20);
+
+    fn listen(number: u8) -> TcpListener {
+        TcpListener::bind(SocketAddr::from(([127, 0, 0, number], 0))).unwrap()
+    }
+
+    /// Serves one request a connection and counts them.
+    fn serve(listener: TcpListener) -> (SocketAddr, Arc<AtomicUsize>) {
+        let count = Arc::new(AtomicUsize::new(0));
+        let (address, counted) = (listener.local_addr().unwrap(), Arc::clone(&count));
+        thread::spawn(move || {
+            for mut stream in listener.incoming().flatten() {
+                counted.fetch_add(1, Ordering::SeqCst);
+                let _ = stream.read(&mut [0; 4096]);
+                let head = "HTTP/1.1 200 OK\r\nContent-Length: 0\r\nConnection: close\r\n\r\n";
+                let _ = stream.write_all(head.as_bytes());
+            }
+        });
+        (address, count)
+    }
+
+    /// An address that refuses connections.
+    fn closed(number: u8) -> SocketAddr {
+        listen(number).local_addr().unwrap()
+    }
+
+    /// An address that neither accepts nor refuses while what comes with it is held.
+    fn dead(number: u8) -> (SocketAddr, (TcpListener, Vec<TcpStream>)) {
+        let listener = listen(number);
+        let address = listener.local_addr().unwrap();
+        let connect = || TcpStream::connect_timeout(&address, Duration::from_millis(100));
+        // Until the queue of those that aren't accepted is full.
+        let queue = std::iter::from_fn(|| connect().ok()).collect();
+        (address, (listener, queue))
+    }
+
+    #[test]
+    fn a_refusing_address_is_passed_over_and_the_one_that_worked_stays_the_first() {
+        let first = listen(2);
+        let address = first.local_addr().unwrap();
+        drop(first);
+        let (good, count) = serve(listen(3));
+        let agent = agent_for(&[address, good], LIMIT);
+        agent.get(URL).call().unwrap();
+        assert_eq!(count.load(Ordering::SeqCst), 1);
+        let (_, recovered) = serve(TcpListener::bind(address).unwrap());
+        agent.get(URL).call().unwrap();
+        assert_eq!(count.load(Ordering::SeqCst), 2);
+        assert_eq!(recovered.load(Ordering::SeqCst), 0);
+    }
+
+    #[test]
+    fn dead_addresses_cost_a_third_of_a_second_each_and_only_once() {
+        let (dead, (good, count)) = ([dead(4), dead(5)], serve(listen(6)));
+        let agent = agent_for(&[dead[0].0, dead[1].0, good], LIMIT);
+        let start = Instant::now();
+        agent.get(URL).call().unwrap();
+        let (took, step) = (start.elapsed(), Duration::from_millis(333));
+        assert!(took >= step * 2 && took < LIMIT / 4, "{took:?}");
+        let start = Instant::now();
+        agent.get(URL).call().unwrap();
+        assert!(start.elapsed() < step, "{:?}", start.elapsed());
+        assert_eq!(count.load(Ordering::SeqCst), 2);
+    }
+
+    #[test]
+    fn if_all_addresses_fail_each_reason_is_named_once() {
+        let dead = dead(9);
+        for (addresses, limited, expected) in [
+            (vec![closed(10), closed(11)], false, "Connection refused"),
+            (vec![closed(10), dead.0, closed(11)], true, "Connection refused"),
+            (vec![dead.0], true, ""),
+        ] {
+            let agent = agent_for(&addresses, Duration::from_millis(500));
+            let error = connect_error(agent.get(URL).call());
+            let kind = if limited { Kind::Timeout } else { Kind::Temporary };
+            assert_eq!((error.stage, error.proxy), (Stage::Connect, None));
+            assert_eq!((error.kind, error.reason.as_str()), (kind, expected));
+        }
+    }
+
+    #[test]
+    fn after_a_failed_connection_the_name_is_looked_up_again() {
+        /// Resolves to one address, and after that to the other.
+        #[derive(Debug)]
+        struct Moved(SocketAddr, SocketAddr, AtomicUsize);
+        impl Resolver for Moved {
+            fn resolve(
+                &self,
+                _: &Uri,
+                _: &Config,
+                _: NextTimeout,
+            ) -> Result<ResolvedSocketAddrs, ureq::Error> {
+                let mut found = self.empty();
+                let is_first = self.2.fetch_add(1, Ordering::SeqCst) == 0;
+                found.push(if is_first { self.0 } else { self.1 });
+                Ok(found)
+            }
+        }
+        let (good, _) = serve(listen(13));
+        let config = ureq::Agent::config_builder().proxy(None).build();
+        let agent =
+            agent_with(config, Moved(closed(14), good, AtomicUsize::new(0)), &Events::default());
+        connect_error(agent.get(URL).call());
+        agent.get(URL).call().unwrap();
+    }
+
+    #[test]
+    fn plain_http_sends_nothing_to_an_address_elsewhere() {
+        let (good, count) = serve(listen(12));
+        let elsewhere = SocketAddr::from(([192, 0, 2, 1], 80));
+        let agent = agent_for(&[elsewhere], LIMIT);
+        let error = connect_error(agent.get(URL).call());
+        assert_eq!((error.stage, error.kind), (Stage::Connect, Kind::Final), "{error:?}");
+        agent_for(&[elsewhere, good], LIMIT).get(URL).call().unwrap();
+        assert_eq!(count.load(Ordering::SeqCst), 1);
+    }
+
+    #[cfg(feature = "ring")]
+    #[test]
+    fn what_rustls_says_is_handed_on_as_it_is() {
+        let (plain, _) = serve(listen(15));
+        let error = connect_error(agent_for(&[plain], LIMIT).get("https://api.example/").call());
+        assert_eq!((error.stage, error.kind), (Stage::Tls, Kind::Tls));
+        assert!(error.reason.starts_with("received corrupt message"), "{error:?}");
+    }
+
+    #[test]
+    fn a_lookup_that_hangs_is_told_as_that_whichever_limit_ends_it() {
+        #[derive(Debug)]
+        struct Hanging;
+        impl Resolver for Hanging {
+            fn resolve(
+                &self,
+                _: &Uri,
+                _: &Config,
+                _: NextTimeout,
+            ) -> Result<ResolvedSocketAddrs, ureq::Error> {
+                loop {
+                    thread::park();
+                }
+            }
+        }
+        let short = Some(Duration::from_millis(20));
+        let config = || ureq::Agent::config_builder().proxy(None);
+        for config in [config().timeout_resolve(short), config().timeout_global(short)] {
+            let error = connect_error(
+                agent_with(config.build(), Hanging, &Events::default()).get(URL).call(),
+            );
+            assert_eq!((error.stage, error.kind), (Stage::Resolve, Kind::Timeout), "{error:?}");
+        }
+    }
+}

@@ -1,0 +1,338 @@
+//! Regular files as the store needs them, with what std has: opened without following a
+//! link, locked with a time limit, replaced so that a crash leaves the old or the new.
+
+use std::fmt::Display;
+use std::fs::{self, File, Metadata, TryLockError};
+use std::io;
+use std::os::fd::OwnedFd;
+use std::os::unix::fs::{FileExt, MetadataExt, OpenOptionsExt};
+use std::path::{Path, PathBuf};
+use std::thread;
+use std::time::{Duration, Instant};
+
+/// How long a lock may be held elsewhere: longer than a refresh takes.
+pub(super) const LOCK_TIMEOUT: Duration = Duration::from_secs(60);
+
+/// How often a lock is tried: std has none with a time limit.
+const LOCK_POLL_INTERVAL: Duration = Duration::from_millis(20);
+
+/// A file, and the path at which it was opened.
+pub(super) struct OpenFile {
+    pub(super) file: File,
+    pub(super) path: PathBuf,
+    /// Whether it is removed when it is dropped.
+    pub(super) is_temporary: bool,
+}
+
+impl OpenFile {
+    /// Locks a file (flock(2)), until it is dropped or the process ends. One that is new
+    /// is temporary at first: an update that is refused leaves nothing, as root's lock
+    /// would shut out the user whose directory it is in.
+    pub(super) fn lock(path: PathBuf, deadline: Instant) -> io::Result<Self> {
+        let is_temporary = !path.exists();
+        // What stands in the place of the lock isn't what is stored, which alone is refused.
+        let open = || match open_or_create(&path) {
+            Err(error) if error.kind() == io::ErrorKind::InvalidInput => {
+                Err(io::Error::other(error))
+            }
+            opened => opened,
+        };
+        let file = lock_file(&path, open, File::try_lock, deadline)?;
+        Ok(Self { file, path, is_temporary })
+    }
+
+    pub(super) fn create_temporary(path: PathBuf) -> io::Result<Self> {
+        let file = remove_leftover(&path)
+            .and_then(|()| create_new(&path))
+            .map_err(context(format_args!("can't create {path:?}")))?;
+        Self { file, path, is_temporary: true }.checked()
+    }
+
+    /// Some file systems take no notice of the mode.
+    fn checked(self) -> io::Result<Self> {
+        if is_private(&self.file)? {
+            return Ok(self);
+        }
+        Err(refused("its file system can't keep it from other users"))
+    }
+
+    /// Whether it is still the file at its path, which others would open.
+    pub(super) fn is_current(&self) -> bool {
+        is_at(&self.file, &self.path)
+    }
+
+    pub(super) fn write(&self, bytes: &[u8]) -> io::Result<()> {
+        rewrite(&self.file, bytes).map_err(context(format_args!("can't write {:?}", self.path)))
+    }
+
+    /// Renames it over another, unless who removed the lock has put a file in its place.
+    pub(super) fn rename(self, target: &Path) -> io::Result<()> {
+        let renamed = if self.is_current() {
+            fs::rename(&self.path, target)
+        } else {
+            Err(io::Error::other("it was removed or replaced"))
+        };
+        renamed.map_err(context(format_args!("can't rename {:?} over it", self.path)))
+    }
+}
+
+impl Drop for OpenFile {
+    fn drop(&mut self) {
+        // Not once it was renamed, nor what somebody else put there. Who waits for a lock
+        // notices that its file was removed.
+        if self.is_temporary && self.is_current() {
+            let _ = fs::remove_file(&self.path);
+        }
+    }
+}
+
+/// Opens a file and locks it. It is opened anew for each attempt, so that who waits for
+/// a file that was removed or replaced goes on with the one that took its place.
+pub(super) fn lock_file(
+    path: &Path,
+    open: impl Fn() -> io::Result<File>,
+    try_lock: fn(&File) -> Result<(), TryLockError>,
+    deadline: Instant,
+) -> io::Result<File> {
+    let attempt = || loop {
+        let file = open()?;
+        match try_lock(&file) {
+            Ok(()) if is_at(&file, path) => return Ok(file),
+            Err(TryLockError::Error(error)) => return Err(error),
+            _ if Instant::now() >= deadline => {
+                let reason = "another process has held the lock for too long";
+                return Err(io::Error::new(io::ErrorKind::TimedOut, reason));
+            }
+            _ => thread::sleep(LOCK_POLL_INTERVAL),
+        }
+    };
+    attempt().map_err(context(format_args!("can't lock {path:?}")))
+}
+
+/// Opens a regular file, and nothing else: opening a pipe may block. Looks before and
+/// after, as std doesn't know the flags O_NOFOLLOW and O_NONBLOCK.
+pub(super) fn open_regular(path: &Path, write: bool) -> io::Result<File> {
+    loop {
+        let seen = fs::symlink_metadata(path)?;
+        if !seen.is_file() {
+            let what = if seen.is_symlink() { "a symbolic link, " } else { "" };
+            return Err(refused(format!("it is {what}not a regular file")));
+        }
+        let file = File::options().read(true).write(write).open(path)?;
+        if is_same(&seen, &file.metadata()?) {
+            return Ok(file);
+        }
+    }
+}
+
+fn open_or_create(path: &Path) -> io::Result<File> {
+    loop {
+        match open_regular(path, true) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+            opened => return opened,
+        }
+        match create_new(path) {
+            Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {}
+            created => return created,
+        }
+    }
+}
+
+fn create_new(path: &Path) -> io::Result<File> {
+    let mut options = File::options();
+    options.read(true).write(true).create_new(true).mode(0o600);
+    options.open(path)
+}
+
+/// Removes the temporary file of an update that was killed, and nothing else.
+fn remove_leftover(path: &Path) -> io::Result<()> {
+    let Ok(found) = fs::symlink_metadata(path) else { return Ok(()) };
+    if found.is_file() && found.mode() & 0o7777 == 0o600 && found.uid() == user_id()? {
+        return fs::remove_file(path);
+    }
+    Err(refused("something else has this name"))
+}
+
+/// Returns the effective user id: that of a pipe just made, as std has no geteuid(2).
+fn user_id() -> io::Result<u32> {
+    let (reader, _writer) = io::pipe()?;
+    Ok(File::from(OwnedFd::from(reader)).metadata()?.uid())
+}
+
+/// Makes these bytes the contents of a file, on disk. Of JSON, it writes at once what is
+/// JSON with or without the blanks at its end, so that a process that is killed in between
+/// leaves the old or the new.
+fn rewrite(file: &File, bytes: &[u8]) -> io::Result<()> {
+    let mut old = vec![0; file.metadata()?.len() as usize];
+    file.read_exact_at(&mut old, 0)?;
+    let mut padded = bytes.to_vec();
+    padded.resize(bytes.len().max(old.len()), b' ');
+    if let Err(error) = file.write_all_at(&padded, 0) {
+        // Such as a full disk: rather tokens that were spent than a file that is torn.
+        let _ = file.write_all_at(&old, 0).and_then(|()| file.set_len(old.len() as u64));
+        return Err(error);
+    }
+    file.set_len(bytes.len() as u64)?;
+    file.sync_all()
+}
+
+/// Whether the file is still the one at the path.
+fn is_at(file: &File, path: &Path) -> bool {
+    let there = fs::symlink_metadata(path);
+    there.is_ok_and(|there| file.metadata().is_ok_and(|ours| is_same(&there, &ours)))
+}
+
+fn is_same(one: &Metadata, other: &Metadata) -> bool {
+    (one.dev(), one.ino()) == (other.dev(), other.ino())
+}
+
+pub(super) fn is_private(file: &File) -> io::Result<bool> {
+    Ok(file.metadata()?.mode() & 0o077 == 0)
+}
+
+pub(super) fn refused(reason: impl Into<String>) -> io::Error {
+    io::Error::new(io::ErrorKind::InvalidInput, reason.into())
+}
+
+/// Puts what failed before an error: `map_err(context("can't …"))`.
+pub(super) fn context(what: impl Display) -> impl Fn(io::Error) -> io::Error {
+    move |error| io::Error::new(error.kind(), format!("{what}: {error}"))
+}
+
+#[cfg(test)]
+mod tests {
+    use std::fs::Permissions;
+    use std::os::unix::fs::PermissionsExt;
+
+    use super::*;
+
+    #[test]
+    fn a_lock_is_not_waited_for_for_ever() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("lock");
+        let acquire = |time| OpenFile::lock(path.clone(), Instant::now() + time);
+        let holder = acquire(LOCK_TIMEOUT).unwrap();
+        let error = acquire(Duration::from_millis(50)).err().unwrap();
+        assert_eq!(error.kind(), io::ErrorKind::TimedOut);
+        let reason = "another process has held the lock for too long";
+        assert_eq!(error.to_string(), format!("can't lock {path:?}: {reason}"));
+        drop(holder);
+        assert!(acquire(LOCK_TIMEOUT).is_ok());
+    }
+
+    #[test]
+    fn a_file_that_was_replaced_before_it_was_locked_is_opened_anew() {
+        let directory = tempfile::tempdir().unwrap();
+        let [path, other] = ["lock", "other"].map(|name| directory.path().join(name));
+        fs::write(&path, "").unwrap();
+        fs::write(&other, "").unwrap();
+        let open = || {
+            let file = File::open(&path);
+            let _ = fs::rename(&other, &path);
+            file
+        };
+        let locked = lock_file(&path, open, File::try_lock, Instant::now() + LOCK_TIMEOUT);
+        assert!(is_at(&locked.unwrap(), &path));
+        assert!(!other.exists());
+    }
+
+    #[test]
+    fn a_new_lock_file_is_removed_unless_it_is_kept_or_was_replaced() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("lock");
+        let acquire = || OpenFile::lock(path.clone(), Instant::now()).unwrap();
+        drop(acquire());
+        assert!(!path.exists());
+        let replaced = acquire();
+        fs::remove_file(&path).unwrap();
+        fs::write(&path, "").unwrap();
+        assert!(!replaced.is_current());
+        drop(replaced);
+        assert!(path.exists());
+        drop(acquire());
+        assert!(path.exists(), "it isn't new");
+        fs::remove_file(&path).unwrap();
+        acquire().is_temporary = false;
+        assert!(path.exists());
+    }
+
+    #[test]
+    fn a_file_that_its_file_system_opens_to_others_is_refused_and_removed() {
+        let directory = tempfile::tempdir().unwrap();
+        for (mode, is_private) in [(0o600, true), (0o777, false), (0o640, false), (0o604, false)] {
+            let path = directory.path().join("file");
+            let file = create_new(&path).unwrap();
+            // As one that takes no notice of the mode does when a file is made.
+            file.set_permissions(Permissions::from_mode(mode)).unwrap();
+            let temporary = OpenFile { file, path: path.clone(), is_temporary: true };
+            let error = temporary.checked().err();
+            assert_eq!(error.is_none(), is_private, "{mode:o}");
+            if let Some(error) = error {
+                assert_eq!(error.kind(), io::ErrorKind::InvalidInput);
+                assert!(error.to_string().contains("file system"), "{error}");
+            }
+            assert!(!path.exists());
+        }
+    }
+
+    #[test]
+    fn what_took_the_place_of_a_temporary_file_is_neither_renamed_nor_removed() {
+        let directory = tempfile::tempdir().unwrap();
+        let [path, target] = ["file", "target"].map(|name| directory.path().join(name));
+        fs::write(&target, "old").unwrap();
+        let temporary = OpenFile::create_temporary(path.clone()).unwrap();
+        fs::rename(&path, directory.path().join("elsewhere")).unwrap();
+        fs::write(&path, "theirs").unwrap();
+        assert!(temporary.rename(&target).is_err());
+        assert_eq!(fs::read_to_string(&target).unwrap(), "old");
+        assert_eq!(fs::read_to_string(&path).unwrap(), "theirs");
+    }
+
+    #[test]
+    fn what_is_rewritten_in_place_is_cut_to_its_length() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("file");
+        for (old, new) in [("{}", "[1,2,3]"), ("[1,2,3]", "{}"), ("", "{}")] {
+            fs::write(&path, old).unwrap();
+            let file = open_regular(&path, true).unwrap();
+            rewrite(&file, new.as_bytes()).unwrap();
+            assert_eq!(fs::read_to_string(&path).unwrap(), new);
+        }
+    }
+
+    #[test]
+    #[cfg(target_os = "linux")]
+    fn what_is_rewritten_in_place_is_json_before_it_is_cut() {
+        use nix::fcntl::{FcntlArg, SealFlag, fcntl};
+        use nix::sys::memfd::{MFdFlags, memfd_create};
+
+        let file = memfd_create("file", MFdFlags::MFD_ALLOW_SEALING).unwrap();
+        let file = File::from(file);
+        let old = br#"{"longer":true}"#;
+        file.write_all_at(old, 0).unwrap();
+        // Stops it where a kill might.
+        fcntl(&file, FcntlArg::F_ADD_SEALS(SealFlag::F_SEAL_SHRINK)).unwrap();
+        rewrite(&file, b"{}\n").unwrap_err();
+        let mut left = vec![0; old.len()];
+        file.read_exact_at(&mut left, 0).unwrap();
+        assert_eq!(left, b"{}\n            ");
+    }
+
+    #[test]
+    fn nothing_that_exists_is_opened_as_a_new_file() {
+        let directory = tempfile::tempdir().unwrap();
+        let [path, link] = ["file", "link"].map(|name| directory.path().join(name));
+        fs::write(&path, "").unwrap();
+        std::os::unix::fs::symlink("nowhere", &link).unwrap();
+        for path in [path, link] {
+            let error = create_new(&path).unwrap_err();
+            assert_eq!(error.kind(), io::ErrorKind::AlreadyExists);
+        }
+    }
+
+    #[test]
+    fn the_user_is_the_one_that_files_are_made_by() {
+        let file = tempfile::tempfile().unwrap();
+        assert_eq!(user_id().unwrap(), file.metadata().unwrap().uid());
+    }
+}

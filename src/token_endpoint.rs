@@ -1,0 +1,116 @@
+//! The response of the API's two ways to tokens, `sign_in` and `sign_in/refresh`, which is
+//! much like RFC 6749's (section 5.1), and the error of a refresh.
+
+use std::collections::BTreeMap;
+
+use serde_json::value::RawValue;
+
+use crate::error::{Error, Stage, is_temporary_status};
+use crate::http::Call;
+use crate::http::body::Bytes;
+use crate::secret::{AccessToken, RefreshToken};
+use crate::tokens::{Account, DEFAULT_LIFETIME, Tokens};
+
+/// The members of a response, of which only three are known: the last counts of one that
+/// is given twice, and no value is looked at that isn't asked for.
+type Members<'a> = BTreeMap<String, &'a RawValue>;
+
+const UNUSABLE: &str = "the access token in the response isn't visible ASCII of at most 8192 bytes";
+
+/// Makes the tokens of a response. The old refresh token is kept if there is no new one
+/// (RFC 6749, section 6).
+pub(crate) fn tokens(
+    response: &Bytes,
+    account: Account<'_>,
+    old: Option<&RefreshToken>,
+    call: &Call<'_>,
+) -> Result<Tokens, Error> {
+    let members: Members<'_> = response.parse(call).map_err(|failure| failure.error)?;
+    let Some(access_token) = member(&members, "access_token") else {
+        let words = call.redactor().error_excerpt(&response.bytes, None);
+        let words = words.map_or_else(String::new, |words| format!("; the server says: {words}"));
+        return Err(call.invalid_response(format!("no access token in the response{words}")));
+    };
+    let access_token =
+        AccessToken::new(access_token).map_err(|_| call.invalid_response(UNUSABLE))?;
+    let new = member(&members, "refresh_token").and_then(|text| RefreshToken::new(text).ok());
+    let lifetime = members.get("expires_in").and_then(|value| lifetime(value.get()));
+    Ok(Tokens::new(account, access_token, new.or(old.cloned()))
+        .with_lifetime(lifetime.unwrap_or(DEFAULT_LIFETIME)))
+}
+
+/// A member that is a text.
+fn member(members: &Members<'_>, name: &str) -> Option<String> {
+    serde_json::from_str(members.get(name)?.get()).ok()
+}
+
+/// The seconds of `expires_in`: a positive number, or one in a string. The conversion
+/// rounds down, and saturates; but what no f64 holds is ignored like anything else.
+fn lifetime(json: &str) -> Option<u64> {
+    let seconds: f64 = json.trim_matches('"').parse().ok()?;
+    (seconds > 0.0 && seconds.is_finite()).then_some((seconds as u64).max(1))
+}
+
+/// The error of a refresh: one that is refused for good can only be mended by signing in,
+/// and one whose response was lost may have spent the tokens.
+pub(crate) fn refresh_error(mut error: Error) -> Error {
+    match error {
+        Error::Status { operation, status: status @ 400..=499, text }
+        | Error::Unauthorized { operation, status, text }
+            if !is_temporary_status(status) =>
+        {
+            Error::SignInRequired { operation, status: Some(status), text }
+        }
+        Error::Transport { stage: Stage::Exchange, ref mut reason, .. }
+        | Error::InvalidResponse { ref mut reason, .. } => {
+            reason.push_str("; the session may have ended, which the next call finds out");
+            error
+        }
+        other => other,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::error::Operation;
+
+    fn operation() -> Operation {
+        Operation::Refresh { host: "example.com".into() }
+    }
+
+    #[test]
+    fn a_lost_response_is_told_as_what_it_may_mean() {
+        let transport = |stage| {
+            let reason = "the connection was reset".into();
+            let (is_timeout, is_temporary) = (false, true);
+            Error::Transport { operation: operation(), stage, is_timeout, is_temporary, reason }
+        };
+        let reason = "no access token in the response".into();
+        let invalid =
+            Error::InvalidResponse { operation: operation(), reason, is_truncated: false };
+        for (error, may_have_ended) in [
+            (transport(Stage::Exchange), true),
+            (invalid, true),
+            // Nothing was sent.
+            (transport(Stage::Connect), false),
+        ] {
+            let expected = error.to_string();
+            let text = refresh_error(error).to_string();
+            let lost = "; the session may have ended, which the next call finds out";
+            assert_eq!(text, expected + if may_have_ended { lost } else { "" });
+        }
+    }
+
+    #[test]
+    fn only_a_final_refusal_needs_a_sign_in() {
+        for (status, is_final) in
+            [(400, true), (404, true), (408, false), (429, false), (500, false)]
+        {
+            let error = Error::Status { operation: operation(), status, text: None };
+            assert_eq!(refresh_error(error).needs_sign_in(), is_final, "{status}");
+        }
+        let error = Error::Unauthorized { operation: operation(), status: 403, text: None };
+        assert!(refresh_error(error).needs_sign_in());
+    }
+}

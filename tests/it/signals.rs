@@ -1,0 +1,112 @@
+//! Signals to a run of the command: tokens that were spent are replaced in the file
+//! before it ends.
+#![cfg(target_os = "linux")]
+
+use std::fs::File;
+use std::io::{BufRead, BufReader};
+use std::process::Child;
+use std::time::{Duration, Instant};
+
+use nix::sys::signal::Signal;
+
+use crate::support::command::{ignore, run, start, wait};
+use crate::support::fake_api::Held;
+use crate::support::fixture::Fixture;
+use crate::support::process::{catches, kill, wait_until_signals_are_handled};
+
+static SIGNALS: [Signal; 3] = [Signal::SIGTERM, Signal::SIGINT, Signal::SIGHUP];
+
+/// A run whose refresh the server has made, and whose response it holds.
+fn refreshing(fixture: &Fixture) -> (Child, Held) {
+    let held = fixture.server.hold("/v1/sign_in/refresh");
+    let child = start(&mut fixture.datalens());
+    held.wait();
+    (child, held)
+}
+
+#[test]
+fn a_signal_during_a_refresh_ends_the_run_when_the_new_tokens_are_stored() {
+    for signal in SIGNALS {
+        let fixture = Fixture::with_expired_token();
+        let (child, held) = refreshing(&fixture);
+        kill(child.id(), signal);
+        wait_until_signals_are_handled(child.id());
+        drop(held);
+        let output = wait(child);
+        assert_eq!(output.signal, Some(signal as i32), "{output:?}");
+        assert_eq!((output.text(), output.stderr.as_str()), ("", ""), "{signal}");
+        fixture.assert_tidy();
+        run(&mut fixture.datalens()).assert_printed_datasets();
+        assert_eq!(fixture.server.refreshes(), 1, "{signal}");
+    }
+}
+
+#[test]
+fn a_second_signal_during_a_refresh_ends_the_run_at_once() {
+    for (first, second) in [(Signal::SIGTERM, Signal::SIGINT), (Signal::SIGINT, Signal::SIGHUP)] {
+        let fixture = Fixture::with_expired_token();
+        let before = fixture.content();
+        let (child, _held) = refreshing(&fixture);
+        kill(child.id(), first);
+        wait_until_signals_are_handled(child.id());
+        kill(child.id(), second);
+        let output = wait(child);
+        // The first is the one that it would have ended by later.
+        assert_eq!(output.signal, Some(second as i32), "{output:?}");
+        assert_eq!(fixture.content(), before);
+    }
+}
+
+#[test]
+fn ignored_signals_stay_ignored_during_a_refresh() {
+    let fixture = Fixture::with_expired_token();
+    let held = fixture.server.hold("/v1/sign_in/refresh");
+    let mut command = fixture.datalens();
+    ignore(&mut command, &SIGNALS);
+    let child = start(&mut command);
+    held.wait();
+    for signal in SIGNALS.into_iter().chain(SIGNALS) {
+        assert!(!catches(child.id(), signal));
+        kill(child.id(), signal);
+    }
+    drop(held);
+    wait(child).assert_printed_datasets();
+}
+
+#[test]
+fn while_it_waits_for_the_lock_a_signal_ends_the_run_at_once_and_nothing_is_sent() {
+    for signal in SIGNALS {
+        let fixture = Fixture::with_expired_token();
+        let before = fixture.content();
+        let requests = fixture.server.requests().len();
+        let lock = File::open(fixture.path("session.json.lock")).unwrap();
+        lock.lock().unwrap();
+        let mut child = start(fixture.datalens().arg("--verbose"));
+        let mut line = String::new();
+        let mut stderr = BufReader::new(child.stderr.take().unwrap());
+        stderr.read_line(&mut line).unwrap();
+        assert!(line.starts_with("datalens: locking session"), "{line}");
+        assert!(!catches(child.id(), signal));
+        kill(child.id(), signal);
+        let output = wait(child);
+        assert_eq!(output.signal, Some(signal as i32), "{output:?}");
+        assert_eq!(fixture.content(), before);
+        assert_eq!(fixture.server.requests().len(), requests);
+    }
+}
+
+#[test]
+fn outside_a_refresh_a_signal_ends_the_run_at_once() {
+    for signal in SIGNALS {
+        let fixture = Fixture::with_expired_token();
+        let held = fixture.server.hold("/v1/datasets");
+        let child = start(&mut fixture.datalens());
+        held.wait();
+        let start = Instant::now();
+        kill(child.id(), signal);
+        let output = wait(child);
+        // Sooner than a signal during a refresh may.
+        assert!(start.elapsed() < Duration::from_secs(5), "{output:?}");
+        assert_eq!(output.signal, Some(signal as i32), "{output:?}");
+    }
+}
