@@ -47,15 +47,14 @@ pub(crate) fn start() {
     if !io::stderr().is_terminal() {
         return;
     }
-    let show = || {
-        signals::block_in_this_thread();
-        loop {
-            thread::sleep(INTERVAL);
-            status().show();
-        }
+    let show = || loop {
+        thread::sleep(INTERVAL);
+        status().show();
     };
-    // Without a thread there is no line, and nothing else is missing.
-    let _ = thread::Builder::new().spawn(show);
+    signals::with_all_blocked(|| {
+        // Without a thread there is no line, and nothing else is missing.
+        let _ = thread::Builder::new().spawn(show);
+    });
 }
 
 /// Takes note of an event.

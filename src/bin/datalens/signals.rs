@@ -45,13 +45,16 @@ pub(crate) fn end_by(signal: c_int) -> ! {
     unsafe { libc::_exit(128 + signal) }
 }
 
-/// Leaves all signals to the other threads.
-pub(crate) fn block_in_this_thread() {
-    let mut signals = MaybeUninit::uninit();
-    // SAFETY: `sigfillset` initialises the set that the other uses.
+/// Calls `spawn` with all signals blocked, which a thread that it starts inherits: they are
+/// left to this one. A thread that blocked them by itself would be too late.
+pub(crate) fn with_all_blocked(spawn: impl FnOnce()) {
+    let [mut all, mut before] = [const { MaybeUninit::uninit() }; 2];
+    // SAFETY: `sigfillset` initialises the one set, `pthread_sigmask` the other.
     unsafe {
-        libc::sigfillset(signals.as_mut_ptr());
-        libc::pthread_sigmask(libc::SIG_BLOCK, signals.as_ptr(), ptr::null_mut());
+        libc::sigfillset(all.as_mut_ptr());
+        libc::pthread_sigmask(libc::SIG_SETMASK, all.as_ptr(), before.as_mut_ptr());
+        spawn();
+        libc::pthread_sigmask(libc::SIG_SETMASK, before.as_ptr(), ptr::null_mut());
     }
 }
 
