@@ -164,19 +164,26 @@ mod tests {
 
     use super::*;
 
-    /// Resolves every name to these addresses.
+    /// Resolves each lookup to the next of these answers, and the last one over again.
     #[derive(Debug)]
-    struct Fixed(Vec<SocketAddr>);
+    struct Answers(Vec<Vec<SocketAddr>>, AtomicUsize);
 
-    impl Resolver for Fixed {
+    impl Answers {
+        fn new(answers: impl Into<Vec<Vec<SocketAddr>>>) -> Self {
+            Self(answers.into(), AtomicUsize::new(0))
+        }
+    }
+
+    impl Resolver for Answers {
         fn resolve(
             &self,
             _: &Uri,
             _: &Config,
             _: NextTimeout,
         ) -> Result<ResolvedSocketAddrs, ureq::Error> {
+            let lookup = self.1.fetch_add(1, Ordering::SeqCst);
             let mut found = self.empty();
-            self.0.iter().for_each(|address| found.push(*address));
+            self.0[lookup.min(self.0.len() - 1)].iter().for_each(|address| found.push(*address));
             Ok(found)
         }
     }
@@ -184,7 +191,7 @@ mod tests {
     fn agent_for(addresses: &[SocketAddr], connect_limit: Duration) -> ureq::Agent {
         let config =
             ureq::Agent::config_builder().proxy(None).timeout_connect(Some(connect_limit)).build();
-        agent_with(config, Fixed(addresses.to_vec()), &Events::default())
+        agent_with(config, Answers::new([addresses.to_vec()]), &Events::default())
     }
 
     fn connect_error(result: Result<impl Sized, ureq::Error>) -> TransportError {
@@ -278,26 +285,10 @@ mod tests {
 
     #[test]
     fn after_a_failed_connection_the_name_is_looked_up_again() {
-        /// Resolves to one address, and after that to the other.
-        #[derive(Debug)]
-        struct Moved(SocketAddr, SocketAddr, AtomicUsize);
-        impl Resolver for Moved {
-            fn resolve(
-                &self,
-                _: &Uri,
-                _: &Config,
-                _: NextTimeout,
-            ) -> Result<ResolvedSocketAddrs, ureq::Error> {
-                let mut found = self.empty();
-                let is_first = self.2.fetch_add(1, Ordering::SeqCst) == 0;
-                found.push(if is_first { self.0 } else { self.1 });
-                Ok(found)
-            }
-        }
         let (good, _) = serve(listen(13));
         let config = ureq::Agent::config_builder().proxy(None).build();
-        let agent =
-            agent_with(config, Moved(closed(14), good, AtomicUsize::new(0)), &Events::default());
+        let moved = Answers::new([vec![closed(14)], vec![good]]);
+        let agent = agent_with(config, moved, &Events::default());
         connect_error(agent.get(URL).call());
         agent.get(URL).call().unwrap();
     }

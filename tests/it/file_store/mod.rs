@@ -9,8 +9,8 @@ use std::fs::{self, File};
 use std::io;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::{Path, PathBuf};
-use std::sync::mpsc;
-use std::thread;
+use std::sync::mpsc::{self, Receiver};
+use std::thread::{self, Scope};
 use std::time::{Duration, UNIX_EPOCH};
 
 use here_datalens::{AccessToken, Account, FileStore, RefreshToken, TokenStore, Tokens};
@@ -53,6 +53,26 @@ fn renew(store: &FileStore) -> io::Result<usize> {
         Some(tokens(new))
     })?;
     Ok(new)
+}
+
+/// Updates the tokens in a thread, without new ones. What is sent is the number of the old
+/// ones, once it is time to renew them and `meanwhile` has been called.
+fn update_in<'scope>(
+    scope: &'scope Scope<'scope, '_>,
+    store: &'scope FileStore,
+    meanwhile: impl Fn() + Send + 'scope,
+) -> Receiver<usize> {
+    let (sender, renewed) = mpsc::channel();
+    scope.spawn(move || {
+        store
+            .update(&mut |old| {
+                meanwhile();
+                sender.send(count(old.as_ref())).unwrap();
+                None
+            })
+            .unwrap();
+    });
+    renewed
 }
 
 /// Expects that nothing is renewed.
@@ -288,17 +308,8 @@ fn who_waits_on_a_lock_that_was_removed_goes_on_with_its_successor() {
     let lock_path = directory.path().join("s.json.lock");
     let first = File::create(&lock_path).unwrap();
     first.lock().unwrap();
-    let (sender, renewed) = mpsc::channel();
     thread::scope(|scope| {
-        scope.spawn(|| {
-            let sender = sender;
-            store
-                .update(&mut |_| {
-                    sender.send(()).unwrap();
-                    None
-                })
-                .unwrap();
-        });
+        let renewed = update_in(scope, &store, || ());
         // It waits, whether it has opened the first by now or opens the second.
         let made = lock_path.with_extension("made");
         let second = File::create(&made).unwrap();

@@ -4,7 +4,6 @@ use std::fs::{self, File};
 use std::io::{ErrorKind, Write};
 use std::os::unix::fs::{MetadataExt, chown};
 use std::path::Path;
-use std::sync::mpsc;
 use std::thread;
 use std::time::Duration;
 
@@ -12,7 +11,7 @@ use here_datalens::{AccessToken, FileStore, RefreshToken, TokenStore, Tokens};
 use nix::mount::{MsFlags, mount};
 
 use super::{
-    ACCOUNT, OTHER, count, make_read_only, mounted, refusal, renew, store_in, tokens,
+    ACCOUNT, OTHER, count, make_read_only, mounted, refusal, renew, store_in, tokens, update_in,
     wait_until_locked,
 };
 use crate::support::files::{names, write_private};
@@ -57,18 +56,9 @@ fn a_mount_point_is_locked_itself() {
         // As a process does that shares the file, but not the lock beside it.
         let theirs = File::open(&path).unwrap();
         theirs.lock().unwrap();
-        let (sender, renewed) = mpsc::channel();
+        let is_locked = || assert!(File::open(&path).unwrap().try_lock().is_err());
         thread::scope(|scope| {
-            scope.spawn(|| {
-                let sender = sender;
-                store
-                    .update(&mut |old| {
-                        assert!(File::open(&path).unwrap().try_lock().is_err());
-                        sender.send(count(old.as_ref())).unwrap();
-                        None
-                    })
-                    .unwrap();
-            });
+            let renewed = update_in(scope, &store, is_locked);
             wait_until_locked(&path.with_extension("json.lock"));
             assert!(renewed.recv_timeout(Duration::from_millis(100)).is_err());
             assert_eq!(count(store.load().unwrap().as_ref()), 1);
@@ -147,17 +137,8 @@ fn a_lock_that_was_replaced_while_it_was_held_is_noticed_before_anything_is_rene
         let lock_path = path.with_extension("json.lock");
         let theirs = File::open(&path).unwrap();
         theirs.lock().unwrap();
-        let (sender, renewed) = mpsc::channel();
         thread::scope(|scope| {
-            scope.spawn(|| {
-                let sender = sender;
-                store
-                    .update(&mut |_| {
-                        sender.send(()).unwrap();
-                        None
-                    })
-                    .unwrap();
-            });
+            let renewed = update_in(scope, &store, || ());
             wait_until_locked(&lock_path);
             fs::remove_file(&lock_path).unwrap();
             let second = File::create(&lock_path).unwrap();
