@@ -1,17 +1,13 @@
 //! The settings of a client, and their check.
 
-use std::fmt;
-use std::time::Duration;
+use std::{fmt, time::Duration};
 
 use ureq::tls::{RootCerts, TlsConfig};
 
-use crate::error::Error;
 use crate::event::{Event, Events};
-use crate::http::resolver::POOL_IDLE_TIMEOUT;
-use crate::http::transport;
-use crate::http::url::BaseUrl;
-use crate::http::{Http, Limits, MAX_IDLE_CONNECTIONS, certificates, proxy};
-use crate::secret::Credentials;
+use crate::http::{Http, Limits, MAX_IDLE_CONNECTIONS, certificates, proxy, transport};
+use crate::http::{resolver::POOL_IDLE_TIMEOUT, url::BaseUrl};
+use crate::{error::Error, secret::Credentials, secret::check_length};
 
 /// HERE's own service.
 const BASE_URL: &str = "https://datalens.api.here.com";
@@ -67,11 +63,7 @@ impl ClientBuilder {
             roots: Roots::BuiltIn,
             proxy: proxy::Setting::Direct,
             user_agent: concat!("here-datalens/", env!("CARGO_PKG_VERSION")).into(),
-            limits: Limits {
-                call: None,
-                connect: Duration::from_secs(15),
-                read: Duration::from_secs(60),
-            },
+            limits: Limits::default(),
             max_body_size: 64 * 1024 * 1024,
             max_retries: 0,
             events: Events::default(),
@@ -137,7 +129,7 @@ impl ClientBuilder {
     /// Limits the time of each whole call, its body and the caller's writer included;
     /// a retry has it anew. Defaults to no such limit.
     pub fn timeout(mut self, limit: Duration) -> Self {
-        self.limits.call = Some(limit);
+        self.limits.call = limit;
         self
     }
 
@@ -195,25 +187,22 @@ impl ClientBuilder {
     /// Checks the settings that are plain values, and returns the base URL.
     pub(crate) fn check(&mut self) -> Result<BaseUrl, Error> {
         check_crypto_provider()?;
-        check_credential("app id", &self.credentials.app_id)?;
-        check_credential("app code", &self.credentials.app_code)?;
+        check_length("app id", &self.credentials.app_id, MAX_CREDENTIAL)?;
+        check_length("app code", &self.credentials.app_code, MAX_CREDENTIAL)?;
         let base_url = BaseUrl::parse(&self.base_url)
             .map_err(|reason| Error::invalid_input("base URL", reason))?;
-        for (name, limit) in [
-            ("timeout", self.limits.call.as_mut()),
-            ("connect timeout", Some(&mut self.limits.connect)),
-            ("read timeout", Some(&mut self.limits.read)),
-        ] {
-            let Some(limit) = limit else { continue };
+        let Limits { call, connect, read } = &mut self.limits;
+        for (name, limit) in
+            [("timeout", call), ("connect timeout", connect), ("read timeout", read)]
+        {
             if limit.is_zero() {
                 return Err(Error::invalid_input(name, "must be above zero"));
             }
             *limit = (*limit).min(MAX_TIMEOUT);
         }
-        let is_visible = |b: u8| b.is_ascii_graphic() || b == b' ';
         self.user_agent = self.user_agent.trim_matches(' ').to_owned();
-        if !(1..=1024).contains(&self.user_agent.len()) || !self.user_agent.bytes().all(is_visible)
-        {
+        let is_visible = self.user_agent.bytes().all(|b| b.is_ascii_graphic() || b == b' ');
+        if !is_visible || !(1..=1024).contains(&self.user_agent.len()) {
             return Err(Error::invalid_input("user agent", "must be visible ASCII"));
         }
         Ok(base_url)
@@ -223,8 +212,7 @@ impl ClientBuilder {
     pub(crate) fn http(&self, base_url: &BaseUrl) -> Result<Http, Error> {
         let limits = self.limits.clone();
         let proxy = self.proxy.proxy(&base_url.origin)?;
-        let proxy_password = proxy.as_ref().and_then(|proxy| proxy.password());
-        let proxy_password = proxy_password.map(str::to_owned);
+        let proxy_password = proxy.as_ref().and_then(|proxy| proxy.password().map(str::to_owned));
         let config = ureq::Agent::config_builder()
             // Statuses and redirects are ours to judge: ureq would drop a connection
             // with the former, and send a POST elsewhere as a GET for the latter.
@@ -256,14 +244,6 @@ impl ClientBuilder {
             max_retries: self.max_retries,
             events: self.events.clone(),
         })
-    }
-}
-
-fn check_credential(name: &'static str, text: &str) -> Result<(), Error> {
-    match text.len() {
-        0 => Err(Error::invalid_input(name, "is empty")),
-        1..=MAX_CREDENTIAL => Ok(()),
-        _ => Err(Error::invalid_input(name, "is too long")),
     }
 }
 

@@ -1,22 +1,18 @@
 //! The client of one application: its settings, and the requests that it sends. (Its
 //! sessions, which use them, are made in `session`.)
 
-use std::fmt;
-use std::sync::Arc;
+use std::{fmt, sync::Arc};
 
 use serde_json::json;
 use ureq::Body;
 use ureq::http::Response;
 
-use crate::builder::ClientBuilder;
 use crate::error::{Error, Operation};
-use crate::event::Events;
-use crate::http::attempt::AttemptError;
 use crate::http::url::{BaseUrl, Resource, encode_segment};
-use crate::http::{Call, Http};
-use crate::secret::{Credentials, MAX_SECRET, Password, RefreshToken};
-use crate::token_endpoint;
+use crate::http::{Call, Http, attempt::AttemptError};
+use crate::secret::{Credentials, MAX_SECRET, Password, RefreshToken, check_length};
 use crate::tokens::{Account, Tokens};
+use crate::{builder::ClientBuilder, event::Events, token_endpoint};
 
 /// A client of the API, for the credentials of one application.
 ///
@@ -54,17 +50,12 @@ impl ClientBuilder {
     /// [`Error::InvalidInput`], which names the first setting that can't be used.
     pub fn build(mut self) -> Result<Client, Error> {
         let base_url = self.check()?;
-        let shared = Shared {
-            http: self.http(&base_url)?,
-            base_url_text: base_url.to_string(),
-            base_url,
-            query: format!(
-                "app_id={}&app_code={}",
-                encode_segment(&self.credentials.app_id),
-                encode_segment(&self.credentials.app_code)
-            ),
-            settings: self,
-        };
+        let http = self.http(&base_url)?;
+        let base_url_text = base_url.to_string();
+        let app_id = encode_segment(&self.credentials.app_id);
+        let app_code = encode_segment(&self.credentials.app_code);
+        let query = format!("app_id={app_id}&app_code={app_code}");
+        let shared = Shared { http, base_url, base_url_text, query, settings: self };
         Ok(Client { shared: Arc::new(shared) })
     }
 }
@@ -113,8 +104,8 @@ impl Client {
 
     /// Refuses what can't be signed in with.
     pub(crate) fn check_sign_in(&self, email: &str, password: &Password) -> Result<(), Error> {
-        check_length("user name", email)?;
-        check_length("password", password.secret())
+        check_length("user name", email, MAX_SECRET)?;
+        check_length("password", password.secret(), MAX_SECRET)
     }
 
     /// The error of a session without tokens, or without a refresh token.
@@ -127,11 +118,7 @@ impl Client {
     }
 
     /// Signs in with an e-mail address and a password.
-    pub(crate) fn request_sign_in(
-        &self,
-        email: &str,
-        password: &Password,
-    ) -> Result<Tokens, Error> {
+    pub(crate) fn send_sign_in(&self, email: &str, password: &Password) -> Result<Tokens, Error> {
         let secrets = [password.secret()];
         let body = json!({ "email": email, "password": secrets[0] }).to_string();
         let mut call = self.call(self.sign_in_operation(email), "sign_in/", &secrets);
@@ -142,11 +129,7 @@ impl Client {
 
     /// Exchanges tokens for new ones. The old ones may be of no more use then; a refresh
     /// token that the response doesn't replace is kept.
-    pub(crate) fn request_refresh(
-        &self,
-        tokens: &Tokens,
-        max_retries: u32,
-    ) -> Result<Tokens, Error> {
+    pub(crate) fn send_refresh(&self, tokens: &Tokens, max_retries: u32) -> Result<Tokens, Error> {
         let Some(refresh_token) = tokens.refresh_token() else {
             return Err(self.sign_in_required(tokens.account().email));
         };
@@ -192,22 +175,12 @@ impl Client {
 
     /// Adds the application's credentials to the query.
     fn with_credentials(&self, target: String) -> String {
-        let separator = if !target.contains('?') {
-            "?"
-        } else if target.ends_with(['?', '&']) {
-            ""
-        } else {
-            "&"
+        let separator = match target.split_once('?') {
+            None => "?",
+            Some((_, query)) if query.is_empty() || query.ends_with('&') => "",
+            Some(_) => "&",
         };
         target + separator + &self.shared.query
-    }
-}
-
-fn check_length(name: &'static str, text: &str) -> Result<(), Error> {
-    match text.len() {
-        0 => Err(Error::invalid_input(name, "is empty")),
-        1..=MAX_SECRET => Ok(()),
-        _ => Err(Error::invalid_input(name, "is too long")),
     }
 }
 

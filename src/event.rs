@@ -129,10 +129,3 @@ impl Events {
         }
     }
 }
-
-// Written by hand: a function has none.
-impl fmt::Debug for Events {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_tuple("Events").field(&self.0.is_some()).finish()
-    }
-}

@@ -10,6 +10,15 @@ use crate::error::Error;
 /// are a little over 1,000 characters long.
 pub(crate) const MAX_SECRET: usize = 8 * 1024;
 
+/// Refuses what is empty, or has more bytes than this.
+pub(crate) fn check_length(name: &'static str, text: &str, max: usize) -> Result<(), Error> {
+    match text.len() {
+        0 => Err(Error::invalid_input(name, "is empty")),
+        length if length > max => Err(Error::invalid_input(name, "is too long")),
+        _ => Ok(()),
+    }
+}
+
 /// The password of a HERE account. `Debug` doesn't show it.
 ///
 /// ```

@@ -4,26 +4,22 @@
 mod renewal;
 mod state;
 
-use std::fmt;
-use std::io::Write;
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
-use std::time::SystemTime;
+use std::{fmt, io::Write, time::SystemTime};
 
 use serde::de::DeserializeOwned;
 use serde_json::Value;
 use ureq::Body;
 use ureq::http::Response;
 
-use self::state::{Rejection, State, Usable};
-use crate::client::Client;
-use crate::error::Error;
-use crate::http::Call;
-use crate::http::attempt::AttemptError;
+use self::renewal::Turn;
+use self::state::{Rejection, State};
 use crate::http::body::{self, CopySummary, JsonCheck};
-use crate::http::url::Resource;
+use crate::http::{Call, attempt::AttemptError, url::Resource};
 use crate::secret::{AccessToken, Password};
 use crate::store::{MemoryStore, TokenStore};
 use crate::tokens::{Account, Tokens};
+use crate::{client::Client, error::Error};
 
 /// A user's session, by which resources are read.
 ///
@@ -135,14 +131,9 @@ impl Client {
         store: Box<dyn TokenStore>,
         tokens: Option<Tokens>,
     ) -> Session {
-        let shared = Shared {
-            client: self.clone(),
-            email: email.to_owned(),
-            store,
-            state: Mutex::new(State::new(tokens)),
-            turn_ended: Condvar::new(),
-        };
-        Session { shared: Arc::new(shared) }
+        let state = Mutex::new(State::new(tokens, self.sign_in_required(email)));
+        let (client, email, turn_ended) = (self.clone(), email.to_owned(), Condvar::new());
+        Session { shared: Arc::new(Shared { client, email, store, state, turn_ended }) }
     }
 }
 
@@ -216,8 +207,7 @@ impl Session {
     /// [`Error::SignInRequired`], [`Error::Store`], and whatever else can go wrong with a
     /// refresh.
     pub fn access_token(&self) -> Result<AccessToken, Error> {
-        let usable = self.usable_tokens(None)?;
-        Ok(usable.tokens.access_token().clone())
+        Ok(self.usable_tokens(None)?.tokens.access_token().clone())
     }
 
     /// Signs in with the password of the account, and stores the tokens.
@@ -230,24 +220,22 @@ impl Session {
     /// [`Error::Unauthorized`] for wrong credentials; [`Error::Store`]; and whatever else
     /// can go wrong with a call but [`Error::Output`].
     pub fn sign_in(&self, password: &Password) -> Result<(), Error> {
-        let client = &self.shared.client;
-        client.check_sign_in(self.email(), password)?;
-        let was_needed = self.state().needs_sign_in();
-        let turn = self.wait_for_turn()?;
+        self.client().check_sign_in(self.email(), password)?;
+        let was_needed = self.state().needs_sign_in;
+        self.wait(|state, me, _| state.take_turn(me))?;
+        let turn = Turn::new(self);
         let result = self.update(|stored| {
-            let now = SystemTime::now();
-            let others =
-                self.state().signed_in_by_others(now, was_needed, stored.clone(), self.account());
-            if let Some(tokens) = others.map_err(|error| self.store_error(error, false))? {
-                return Ok(Usable::new(tokens, false));
+            self.adopt(Ok(stored.clone()))?;
+            let others = self.state().signed_in_by_others(SystemTime::now(), was_needed);
+            if let Some(usable) = others {
+                return Ok(usable);
             }
-            let tokens = client.request_sign_in(self.email(), password)?;
+            let tokens = self.client().send_sign_in(self.email(), password)?;
             Ok(self.state().renewed(tokens, stored))
         });
-        match &result {
-            Ok(_) | Err(Error::Store { renewed: true, .. }) => turn.end(&result),
-            // A refused sign-in is nobody else's failure.
-            Err(_) => drop(turn),
+        // A refused sign-in is nobody else's failure.
+        if let Ok(_) | Err(Error::Store { renewed: true, .. }) = &result {
+            turn.end(&result);
         }
         result.map(drop)
     }

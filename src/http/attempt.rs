@@ -1,11 +1,9 @@
 //! One attempt at a request that failed: how far it got, the error that it becomes, and
 //! which requests may be sent again after it (RFC 9110, section 9.2.2).
 
-use std::fmt;
-use std::io;
-use std::time::Duration;
+use std::{fmt, io, time::Duration};
 
-use ureq::Timeout;
+use ureq::{Timeout, http::Method};
 
 use super::certificates;
 use super::{Call, redact};
@@ -15,50 +13,37 @@ use crate::error::{Error, Stage};
 #[derive(Debug)]
 pub(crate) struct AttemptError {
     pub(crate) error: Error,
-    pub(crate) retryable: Retryable,
     /// How long the server asks to wait.
     pub(crate) retry_after: Option<Duration>,
-}
-
-/// Which requests may be sent again.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Retryable {
-    /// None: it would fail again, or some of the response has been delivered.
-    Never,
-    /// Idempotent ones: the request may have reached the server.
-    IfIdempotent,
-    /// Idempotent ones, at once and whatever the settings: an idle connection had been
-    /// closed.
-    NowIfIdempotent,
-    /// All: the request didn't reach the server, or the server wants it again.
-    Always,
+    /// The server had closed an idle connection, so that another one will do.
+    pub(crate) was_idle: bool,
+    /// Some of the response has been delivered.
+    pub(crate) is_delivered: bool,
 }
 
 impl From<Error> for AttemptError {
     fn from(error: Error) -> Self {
-        Self::new(error, Retryable::Never)
+        Self { error, retry_after: None, was_idle: false, is_delivered: false }
     }
 }
 
 impl AttemptError {
-    /// A failure after which these requests may be sent again, if it may pass at all.
-    fn new(error: Error, retryable: Retryable) -> Self {
-        let retryable = if error.is_temporary() { retryable } else { Retryable::Never };
-        Self { error, retryable, retry_after: None }
-    }
-
-    /// A response with another status than 200.
-    pub(crate) fn status(error: Error, status: u16, retry_after: Option<Duration>) -> Self {
-        let is_unprocessed = matches!(status, 429 | 503);
-        let retryable = if is_unprocessed { Retryable::Always } else { Retryable::IfIdempotent };
-        Self { retry_after, ..Self::new(error, retryable) }
+    /// Whether the request may be sent again (RFC 9110, section 9.2.2).
+    pub(crate) fn may_repeat(&self, method: &Method) -> bool {
+        let is_undone = match self.error {
+            // Before the exchange, no byte of the request is sent.
+            Error::Transport { stage, .. } => stage != Stage::Exchange,
+            Error::Status { status, .. } => matches!(status, 429 | 503),
+            _ => false,
+        };
+        let is_safe = is_undone || method.is_idempotent();
+        is_safe && self.error.is_temporary() && !self.is_delivered
     }
 
     /// A response that ended too early.
     pub(crate) fn truncated(reason: String, call: &Call<'_>) -> Self {
         let operation = call.operation.clone();
-        let error = Error::InvalidResponse { operation, reason, is_truncated: true };
-        Self::new(error, Retryable::IfIdempotent)
+        Error::InvalidResponse { operation, reason, is_truncated: true }.into()
     }
 
     /// The failure of a request, or of reading its response, of whose body so many bytes
@@ -96,11 +81,10 @@ impl AttemptError {
 
     /// The same failure, after so many bytes of the response have been delivered.
     pub(crate) fn after_delivery(mut self, delivered: u64) -> Self {
+        use Error::{InvalidResponse, Transport};
         if delivered > 0 {
-            self.retryable = Retryable::Never;
-            if let Error::InvalidResponse { reason, .. } | Error::Transport { reason, .. } =
-                &mut self.error
-            {
+            self.is_delivered = true;
+            if let InvalidResponse { reason, .. } | Transport { reason, .. } = &mut self.error {
                 reason.push_str("; the output is incomplete");
             }
         }
@@ -118,8 +102,8 @@ pub(crate) struct TransportError {
     pub(crate) kind: Kind,
     /// What failed; may be empty.
     pub(crate) reason: String,
-    /// Which requests may be sent again, if the kind is a temporary one.
-    pub(crate) retryable: Retryable,
+    /// The connection had been idle, and nothing of a response came.
+    pub(crate) was_idle: bool,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -140,12 +124,7 @@ pub(crate) enum Kind {
 
 impl TransportError {
     pub(crate) fn new(stage: Stage, kind: Kind, reason: impl Into<String>) -> Self {
-        let retryable = match stage {
-            Stage::Exchange => Retryable::IfIdempotent,
-            // No byte of the request was sent.
-            _ => Retryable::Always,
-        };
-        Self { stage, proxy: None, kind, reason: reason.into(), retryable }
+        Self { stage, proxy: None, kind, reason: reason.into(), was_idle: false }
     }
 
     /// A failure of ureq's transports.
@@ -159,18 +138,12 @@ impl TransportError {
         }
     }
 
-    fn into_attempt(self, call: &Call<'_>) -> AttemptError {
-        let retryable = self.retryable;
-        AttemptError::new(self.into_error(call), retryable)
-    }
-
-    fn into_error(mut self, call: &Call<'_>) -> Error {
-        match (self.kind, &self.proxy) {
-            (Kind::Refused(status), Some(proxy)) => {
-                return Error::Proxy { proxy: proxy.clone(), status };
-            }
-            (Kind::Tls, _) => self.describe_tls(call),
-            _ => {}
+    fn into_attempt(mut self, call: &Call<'_>) -> AttemptError {
+        if let (Kind::Refused(status), Some(proxy)) = (self.kind, &self.proxy) {
+            return Error::Proxy { proxy: proxy.clone(), status }.into();
+        }
+        if self.kind == Kind::Tls {
+            self.describe_tls(call);
         }
         let limit = self.limit(call).as_secs_f64();
         let mut reason = match self.kind {
@@ -184,20 +157,15 @@ impl TransportError {
             reason += &format!(": {}", redact::sanitize(&self.reason));
         }
         let is_timeout = matches!(self.kind, Kind::Timeout | Kind::Stalled(_));
-        Error::Transport {
-            operation: call.operation.clone(),
-            stage: self.stage,
-            is_timeout,
-            is_temporary: is_timeout || self.kind == Kind::Temporary,
-            reason,
-        }
+        let is_temporary = is_timeout || self.kind == Kind::Temporary;
+        let (operation, stage) = (call.operation.clone(), self.stage);
+        let error = Error::Transport { operation, stage, is_timeout, is_temporary, reason };
+        AttemptError { was_idle: self.was_idle && is_temporary, ..error.into() }
     }
 
     fn describe_tls(&mut self, call: &Call<'_>) {
-        let host = match &self.proxy {
-            Some(proxy) => proxy.rsplit_once(':').map_or(proxy.as_str(), |(host, _)| host),
-            None => &call.http.origin.host,
-        };
+        let proxy = self.proxy.as_deref().and_then(|proxy| proxy.rsplit_once(':'));
+        let host = proxy.map_or(call.http.origin.host.as_str(), |(host, _)| host);
         let (stage, reason) = certificates::describe(&self.reason, host, call.http.has_own_roots);
         self.stage = stage;
         // It may hold names out of the certificate.
@@ -213,10 +181,8 @@ impl TransportError {
             Stage::Proxy => "no tunnel through",
             Stage::Exchange => "no response from",
         };
-        match &self.proxy {
-            Some(proxy) => format!("{what} the proxy {proxy}"),
-            None => format!("{what} {}", call.http.host),
-        }
+        let to = self.proxy.as_ref().map(|proxy| format!("the proxy {proxy}"));
+        format!("{what} {}", to.as_ref().unwrap_or(&call.http.host))
     }
 
     /// The time limit of the stage.
@@ -227,7 +193,7 @@ impl TransportError {
             Stage::Exchange => limits.read,
             _ => limits.connect,
         };
-        call.timeout.map_or(limit, |timeout| timeout.min(limit))
+        call.timeout.min(limit)
     }
 }
 
@@ -268,7 +234,7 @@ mod tests {
             agent: ureq::Agent::new_with_defaults(),
             origin: Origin::split("https://api.example").unwrap().0,
             host: "api.example".to_owned(),
-            limits: Limits { call: Some(second * 7), connect: second * 15, read: second * 5 },
+            limits: Limits { call: second * 7, connect: second * 15, read: second * 5 },
             has_own_roots: false,
             proxy_password: None,
             max_retries: 0,
@@ -278,39 +244,46 @@ mod tests {
         test(&Call::new(&http, operation, "/v1/datasets/".to_owned(), Vec::new()))
     }
 
+    /// Whether a GET, and whether a POST, may be sent again.
+    fn may_repeat(failure: &AttemptError) -> [bool; 2] {
+        [Method::GET, Method::POST].map(|method| failure.may_repeat(&method))
+    }
+
     fn io_error(kind: io::ErrorKind, text: &'static str) -> ureq::Error {
         io::Error::new(kind, text).into()
     }
 
     #[test]
     fn each_failure_says_what_failed_and_may_be_repeated_only_if_it_may_pass() {
-        use self::Retryable::{Always, IfIdempotent, Never};
+        const ALWAYS: [bool; 2] = [true, true];
+        const IF_IDEMPOTENT: [bool; 2] = [true, false];
+        const NEVER: [bool; 2] = [false, false];
         let new = TransportError::new;
         let at_proxy = |error| TransportError { proxy: Some("p.example:80".to_owned()), ..error };
         let untrusted = "invalid peer certificate: UnknownIssuer";
-        for (error, stage, retryable, text) in [
+        for (error, stage, repeated, text) in [
             (
                 new(Stage::Resolve, Kind::Timeout, ""),
                 Stage::Resolve,
-                Always,
+                ALWAYS,
                 "can't look up api.example within 7 s",
             ),
             (
                 new(Stage::Connect, Kind::Timeout, "Connection refused"),
                 Stage::Connect,
-                Always,
+                ALWAYS,
                 "can't connect to api.example within 7 s: Connection refused",
             ),
             (
                 at_proxy(new(Stage::Connect, Kind::Temporary, "a\u{7}b")),
                 Stage::Connect,
-                Always,
+                ALWAYS,
                 "can't connect to the proxy p.example:80: a b",
             ),
             (
                 at_proxy(new(Stage::Proxy, Kind::Final, "it doesn't speak HTTP")),
                 Stage::Proxy,
-                Never,
+                NEVER,
                 "no tunnel through the proxy p.example:80: it doesn't speak HTTP",
             ),
             (
@@ -319,7 +292,7 @@ mod tests {
                     io_error(io::ErrorKind::InvalidData, untrusted),
                 ),
                 Stage::Certificate,
-                Never,
+                NEVER,
                 "untrusted certificate of api.example: \
                  not trusted by Mozilla's root certificates",
             ),
@@ -329,13 +302,13 @@ mod tests {
                     io_error(io::ErrorKind::ConnectionReset, "reset (os error 104)"),
                 ),
                 Stage::Exchange,
-                IfIdempotent,
+                IF_IDEMPOTENT,
                 "no response from api.example: reset",
             ),
             (
                 new(Stage::Exchange, Kind::Stalled(9), ""),
                 Stage::Exchange,
-                IfIdempotent,
+                IF_IDEMPOTENT,
                 "the response stalled for 5 s after 9 bytes",
             ),
         ] {
@@ -343,8 +316,8 @@ mod tests {
             let Error::Transport { stage: got, is_timeout, ref reason, .. } = failure.error else {
                 panic!("{failure:?}");
             };
-            assert_eq!((got, failure.retryable, reason.as_str()), (stage, retryable, text));
-            assert_eq!(failure.error.is_temporary(), retryable != Never, "{text}");
+            assert_eq!((got, may_repeat(&failure), reason.as_str()), (stage, repeated, text));
+            assert_eq!(failure.error.is_temporary(), repeated != NEVER, "{text}");
             assert_eq!(is_timeout, text.contains("7 s") || text.contains("5 s"), "{text}");
         }
     }
@@ -354,7 +327,7 @@ mod tests {
         let error = TransportError::new(Stage::Proxy, Kind::Refused(407), "");
         let error = TransportError { proxy: Some("p.example:80".to_owned()), ..error };
         let failure = with_call(|call| AttemptError::exchange(error, 0, call));
-        assert_eq!(failure.retryable, Retryable::Never);
+        assert_eq!(may_repeat(&failure), [false, false]);
         let Error::Proxy { proxy, status: 407 } = failure.error else {
             panic!("{failure:?}");
         };
@@ -364,30 +337,43 @@ mod tests {
     #[test]
     fn a_post_is_repeated_after_429_and_503_alone() {
         let operation = Operation::Refresh { host: "api.example".to_owned() };
-        for (status, retryable) in [
-            (429, Retryable::Always),
-            (503, Retryable::Always),
-            (408, Retryable::IfIdempotent),
-            (500, Retryable::IfIdempotent),
-            (404, Retryable::Never),
-            (501, Retryable::Never),
+        for (status, repeated) in [
+            (429, [true, true]),
+            (503, [true, true]),
+            (408, [true, false]),
+            (500, [true, false]),
+            (404, [false, false]),
+            (501, [false, false]),
         ] {
             let error = Error::Status { operation: operation.clone(), status, text: None };
-            assert_eq!(AttemptError::status(error, status, None).retryable, retryable, "{status}");
+            assert_eq!(may_repeat(&error.into()), repeated, "{status}");
+        }
+    }
+
+    #[test]
+    fn an_idle_connection_that_was_closed_is_made_up_for_and_no_alert_is() {
+        for (error, was_idle) in [
+            (io_error(io::ErrorKind::ConnectionReset, "reset"), true),
+            (io_error(io::ErrorKind::InvalidData, "received fatal alert: InternalError"), false),
+        ] {
+            let error = TransportError::from_ureq(Stage::Exchange, error);
+            let error = TransportError { was_idle: true, ..error };
+            let failure = with_call(|call| AttemptError::exchange(error, 0, call));
+            assert_eq!(failure.was_idle, was_idle);
         }
     }
 
     #[test]
     fn what_was_cut_short_is_repeated_unless_some_of_it_was_delivered() {
-        for (delivered, retryable, text) in [
-            (0, Retryable::IfIdempotent, "cut short after 5 bytes"),
-            (3, Retryable::Never, "cut short after 5 bytes; the output is incomplete"),
+        for (delivered, repeated, text) in [
+            (0, [true, false], "cut short after 5 bytes"),
+            (3, [false, false], "cut short after 5 bytes; the output is incomplete"),
         ] {
             let cut = io_error(io::ErrorKind::UnexpectedEof, "");
             let failure = with_call(|call| AttemptError::exchange(cut, 5, call));
             let failure = failure.after_delivery(delivered);
             assert!(failure.error.is_temporary());
-            assert_eq!(failure.retryable, retryable);
+            assert_eq!(may_repeat(&failure), repeated);
             assert_eq!(failure.error.to_string(), format!("datasets/: {text}"));
         }
     }

@@ -1,11 +1,8 @@
 //! TCP connections to a host with several addresses, some of which may be dead.
 
-use std::net::SocketAddr;
-use std::sync::Mutex;
-use std::time::Duration;
+use std::{net::SocketAddr, sync::Mutex, time::Duration};
 
 use ureq::http::Uri;
-use ureq::unversioned::resolver::ResolvedSocketAddrs;
 use ureq::unversioned::transport::time::{self, Instant};
 use ureq::unversioned::transport::{
     Buffers, ConnectionDetails, Connector, NextTimeout, TcpConnector, Transport,
@@ -13,8 +10,7 @@ use ureq::unversioned::transport::{
 
 use super::attempt::{Kind, TransportError, system_message};
 use super::lock;
-use crate::error::Stage;
-use crate::event::{Event, Events};
+use crate::{Event, Stage, event::Events};
 
 /// A connection to the next hop, or what was laid over it.
 pub(crate) type Stream = Box<dyn Transport>;
@@ -68,15 +64,17 @@ pub(crate) fn time_left(details: &ConnectionDetails) -> Duration {
     details.timeout.after.saturating_sub(elapsed)
 }
 
+/// The port of a URL, or that of its scheme (RFC 9110, section 4.2).
+pub(crate) fn port(uri: &Uri) -> u16 {
+    let default = if uri.scheme_str() == Some("http") { 80 } else { 443 };
+    uri.port_u16().unwrap_or(default)
+}
+
 /// The details of one step on the way to a connection, within the same time limit.
-pub(crate) fn step<'a>(
-    details: &'a ConnectionDetails<'a>,
-    uri: &'a Uri,
-    addrs: ResolvedSocketAddrs,
-) -> ConnectionDetails<'a> {
+pub(crate) fn step<'a>(details: &'a ConnectionDetails<'a>, uri: &'a Uri) -> ConnectionDetails<'a> {
     ConnectionDetails {
         uri,
-        addrs,
+        addrs: details.resolver.empty(),
         config: details.config,
         // A time limit of its own is all that a request here changes. At the request's
         // level ureq would set TLS up anew for it, with no session to resume.
@@ -91,7 +89,6 @@ pub(crate) fn step<'a>(
 }
 
 /// Connects to the first of a host's addresses that accepts.
-#[derive(Debug, Default)]
 pub(crate) struct AddressConnector {
     tcp: TcpConnector,
     last_used: Mutex<Option<SocketAddr>>,
@@ -100,26 +97,26 @@ pub(crate) struct AddressConnector {
 
 impl AddressConnector {
     pub(crate) fn new(events: Events) -> Self {
-        Self { events, ..Self::default() }
+        Self { tcp: TcpConnector::default(), last_used: Mutex::default(), events }
     }
 
-    pub(crate) fn connect(&self, details: &ConnectionDetails) -> Result<Stream, TransportError> {
-        let candidates = in_order(&details.addrs, *lock(&self.last_used));
-        first_of(
-            candidates,
-            || time_left(details),
-            |address, limit| {
-                let mut addrs = details.resolver.empty();
-                addrs.push(address);
-                let mut details = step(details, details.uri, addrs);
-                (details.now, details.timeout.after) = (Instant::now(), limit.into());
-                let transport = self.tcp.connect(&details, None::<()>)?;
-                *lock(&self.last_used) = Some(address);
-                let host = details.uri.host().unwrap_or_default();
-                self.events.emit(&Event::Connected { host, address });
-                Ok(Hop(transport.ok_or(ureq::Error::ConnectionFailed)?.boxed()).boxed())
-            },
-        )
+    pub(crate) fn connect(
+        &self,
+        addresses: &[SocketAddr],
+        details: &ConnectionDetails,
+    ) -> Result<Stream, TransportError> {
+        let candidates = in_order(addresses, *lock(&self.last_used));
+        let connect = |address, limit: Duration| {
+            let mut details = step(details, details.uri);
+            details.addrs.push(address);
+            (details.now, details.timeout.after) = (Instant::now(), limit.into());
+            let transport = self.tcp.connect(&details, None::<()>)?;
+            *lock(&self.last_used) = Some(address);
+            let host = details.uri.host().unwrap_or_default();
+            self.events.emit(&Event::Connected { host, address });
+            Ok(Hop(transport.ok_or(ureq::Error::ConnectionFailed)?.boxed()).boxed())
+        };
+        first_of(candidates, || time_left(details), connect)
     }
 }
 

@@ -21,10 +21,8 @@ use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 use ureq::http::{self, HeaderMap, Method, Request, Response, header};
 use ureq::{AsSendBody, Body};
 
-use self::attempt::{AttemptError, Retryable};
-use self::body::Bytes;
-use self::redact::Redactor;
 use self::url::{Origin, Redirect};
+use self::{attempt::AttemptError, body::Bytes, redact::Redactor};
 use crate::error::{Error, Operation};
 use crate::event::{Event, Events};
 use crate::secret::AccessToken;
@@ -42,7 +40,7 @@ pub(crate) const MAX_IDLE_CONNECTIONS: usize = 64;
 #[derive(Clone, Debug)]
 pub(crate) struct Limits {
     /// Of a whole call, each retry apart.
-    pub(crate) call: Option<Duration>,
+    pub(crate) call: Duration,
     pub(crate) connect: Duration,
     /// Of the wait for a response, a stall of its body, and a whole POST.
     pub(crate) read: Duration,
@@ -50,6 +48,13 @@ pub(crate) struct Limits {
 
 /// The most that looking up a name may take.
 const RESOLVE_TIMEOUT: Duration = Duration::from_secs(10);
+
+impl Default for Limits {
+    fn default() -> Self {
+        let (connect, read) = (Duration::from_secs(15), Duration::from_secs(60));
+        Self { call: Duration::MAX, connect, read }
+    }
+}
 
 impl Limits {
     pub(crate) fn resolve(&self) -> Duration {
@@ -80,7 +85,7 @@ pub(crate) struct Call<'a> {
     pub(crate) body: &'a [u8],
     secrets: Vec<&'a str>,
     /// The limit of the whole call, each retry apart.
-    pub(crate) timeout: Option<Duration>,
+    pub(crate) timeout: Duration,
 }
 
 impl<'a> Call<'a> {
@@ -94,7 +99,7 @@ impl<'a> Call<'a> {
         let timeout = match operation {
             Operation::Read { .. } => http.limits.call,
             // Of a sign-in and a refresh, the body is short and has to come whole.
-            _ => Some(http.limits.call.map_or(http.limits.read, |call| call.min(http.limits.read))),
+            _ => http.limits.call.min(http.limits.read),
         };
         Self { http, operation, target, body: &[], secrets, timeout }
     }
@@ -116,13 +121,13 @@ impl<'a> Call<'a> {
     ) -> Result<T, Error> {
         let authorization = format!("Bearer {}", access_token.secret());
         self.http.retry(&Method::GET, self.http.max_retries, || {
-            let deadline = self.timeout.and_then(|timeout| Instant::now().checked_add(timeout));
+            let deadline = Instant::now() + self.timeout;
             let mut attempt = || take(self.get_following_redirects(&authorization, deadline)?);
             // The server may have closed any of the idle connections, which shows only
             // when a request has been sent over it.
             for _ in 0..MAX_IDLE_CONNECTIONS {
                 match attempt() {
-                    Err(failure) if failure.retryable == Retryable::NowIfIdempotent => {}
+                    Err(failure) if failure.was_idle => {}
                     other => return other,
                 }
             }
@@ -133,7 +138,7 @@ impl<'a> Call<'a> {
     fn get_following_redirects(
         &self,
         authorization: &str,
-        deadline: Option<Instant>,
+        deadline: Instant,
     ) -> Result<Response<Body>, AttemptError> {
         let mut target = self.target.clone();
         for _ in 0..=MAX_REDIRECTS {
@@ -142,7 +147,7 @@ impl<'a> Call<'a> {
                 .header(header::CONTENT_TYPE, "text/plain")
                 .header(header::AUTHORIZATION, authorization)
                 .body(());
-            let left = deadline.map(|at| at.saturating_duration_since(Instant::now()));
+            let left = deadline.saturating_duration_since(Instant::now());
             let response = self.send(request, left)?;
             match self.http.redirect(&response) {
                 Some(Redirect::SameOrigin(location)) => target = location,
@@ -169,12 +174,12 @@ impl<'a> Call<'a> {
     fn send(
         &self,
         request: http::Result<Request<impl AsSendBody>>,
-        timeout: Option<Duration>,
+        timeout: Duration,
     ) -> Result<Response<Body>, AttemptError> {
         let failure = |error| AttemptError::exchange(error, 0, self);
         let request = request.map_err(|error| failure(error.into()))?;
         let (agent, events) = (&self.http.agent, &self.http.events);
-        let request = agent.configure_request(request).timeout_global(timeout).build();
+        let request = agent.configure_request(request).timeout_global(Some(timeout)).build();
         let (method, path) = (request.method().as_str(), request.uri().path());
         // Where a redirect leads is the server's own text.
         let is_ours = self.target.starts_with(path);
@@ -210,7 +215,7 @@ impl<'a> Call<'a> {
             400..=599 => Error::Status { operation, status, text },
             _ => Error::Status { operation, status, text: None },
         };
-        Err(AttemptError::status(error, status, retry_after))
+        Err(AttemptError { retry_after, ..error.into() })
     }
 
     pub(crate) fn invalid_response(&self, reason: impl Into<String>) -> Error {

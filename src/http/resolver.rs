@@ -1,174 +1,126 @@
-//! Host names to addresses: ureq's resolver, with a cache and a time limit.
+//! The name that connections are made to, of the server or of the proxy, and its
+//! addresses: looked up with a time limit, and kept for a while.
 
-use std::collections::BTreeMap;
-use std::io;
-use std::net::{IpAddr, SocketAddr};
+use std::net::{SocketAddr, ToSocketAddrs};
 use std::sync::{Arc, Condvar, Mutex, PoisonError};
-use std::thread;
 use std::time::{Duration, Instant};
-
-use ureq::config::Config;
-use ureq::http::Uri;
-use ureq::http::uri::Scheme;
-use ureq::unversioned::resolver::{ResolvedSocketAddrs, Resolver};
-use ureq::unversioned::transport::NextTimeout;
+use std::{io, thread};
 
 use super::attempt::{Kind, TransportError, system_message};
-use super::{lock, proxy};
+use super::lock;
 use crate::error::Stage;
 use crate::event::{Event, Events};
 
-/// How long an idle connection, and the addresses of a name, are kept: as long as ureq
+/// How long an idle connection, and the addresses of the name, are kept: as long as ureq
 /// keeps connections by default.
 pub(crate) const POOL_IDLE_TIMEOUT: Duration = Duration::from_secs(15);
 
-/// Resolves each name once for as long as a connection may idle: ureq asks before every
-/// request, even one that goes over a pooled connection.
-#[derive(Clone, Debug)]
+/// Looks up the one name of a client, by a thread of its own: the operating system knows no
+/// time limit. Whoever needs the name meanwhile waits for the same lookup, so that there
+/// is no more than one such thread to leave behind.
 pub(crate) struct CachingResolver {
-    inner: Arc<dyn Resolver>,
-    lookups: Arc<Lookups>,
+    resolve: Box<Resolve>,
+    latest: Mutex<Option<Lookup>>,
+    finished: Condvar,
     events: Events,
 }
 
-/// The last lookup of each name, by a thread of its own: the operating system knows no
-/// time limit. Whoever needs the name meanwhile waits for the same lookup, so that there
-/// is no more than one such thread to leave behind.
-#[derive(Debug, Default)]
-struct Lookups {
-    by_key: Mutex<ByKey>,
-    finished: Condvar,
-}
+/// Returns the addresses of a `host:port`.
+type Resolve = dyn Fn(&str) -> io::Result<Vec<SocketAddr>> + Send + Sync;
 
-type ByKey = BTreeMap<String, Lookup>;
-
-#[derive(Debug)]
 enum Lookup {
     Running,
     /// What came of it, and how long that is good for.
-    Finished(Box<Outcome>, Instant),
+    Finished(Outcome, Instant),
 }
 
-/// The addresses, or why there are none.
-type Outcome = Result<ResolvedSocketAddrs, String>;
+/// The addresses, or the operating system's message.
+type Outcome = Result<Vec<SocketAddr>, String>;
+
+/// The operating system's resolver.
+pub(crate) fn system(name: &str) -> io::Result<Vec<SocketAddr>> {
+    name.to_socket_addrs().map(Iterator::collect)
+}
 
 impl CachingResolver {
-    pub(crate) fn new(inner: impl Resolver, events: Events) -> Self {
-        Self { inner: Arc::new(inner), lookups: Arc::default(), events }
+    pub(crate) fn new(
+        resolve: impl Fn(&str) -> io::Result<Vec<SocketAddr>> + Send + Sync + 'static,
+        events: Events,
+    ) -> Self {
+        let (latest, finished) = (Mutex::default(), Condvar::new());
+        Self { resolve: Box::new(resolve), latest, finished, events }
     }
 
-    /// Returns the addresses of a URL's host.
+    /// Returns the addresses of a host, which is a name or, in a URL's form, an address.
     pub(crate) fn addresses(
-        &self,
-        uri: &Uri,
-        config: &Config,
+        self: &Arc<Self>,
+        host: &str,
+        port: u16,
         limit: Duration,
-    ) -> Result<ResolvedSocketAddrs, TransportError> {
-        let host = uri.host().unwrap_or_default();
-        let outcome = if proxy::bare(host).parse::<IpAddr>().is_ok() {
-            Some(resolve(&*self.inner, uri, config))
-        } else {
-            self.look_up(uri, config, limit)
-        };
-        match outcome {
-            Some(Ok(addresses)) => Ok(addresses),
-            Some(Err(reason)) => Err(TransportError::new(Stage::Resolve, Kind::Temporary, reason)),
-            None => Err(TransportError::new(Stage::Resolve, Kind::Timeout, "")),
+    ) -> Result<Vec<SocketAddr>, TransportError> {
+        let name = format!("{host}:{port}");
+        if let Ok(address) = name.parse() {
+            return Ok(vec![address]);
         }
+        let (kind, reason) = match self.look_up(host, name, limit) {
+            Some(Ok(addresses)) => return Ok(addresses),
+            Some(Err(reason)) => (Kind::Temporary, reason),
+            None => (Kind::Timeout, String::new()),
+        };
+        Err(TransportError::new(Stage::Resolve, kind, reason))
     }
 
-    /// Lets the next request look names up again: an address may have gone stale.
+    /// Lets the next connection look the name up again: an address may have gone stale.
     pub(crate) fn forget(&self) {
-        for lookup in lock(&self.lookups.by_key).values_mut() {
-            if let Lookup::Finished(_, expiry) = lookup {
-                *expiry = Instant::now();
-            }
+        if let Some(Lookup::Finished(_, expiry)) = &mut *lock(&self.latest) {
+            *expiry = Instant::now();
         }
     }
 
     /// Waits for the lookup that goes on or is recent, or for another.
-    fn look_up(&self, uri: &Uri, config: &Config, limit: Duration) -> Option<Outcome> {
-        let (key, host) = (key(uri), uri.host().unwrap_or_default());
-        let is_usable = |lookups: &ByKey| lookups.get(&key).is_some_and(Lookup::is_usable);
+    fn look_up(self: &Arc<Self>, host: &str, name: String, limit: Duration) -> Option<Outcome> {
         // Nobody is told of events with the lock held.
-        let is_recent = is_usable(&lock(&self.lookups.by_key));
+        let is_recent = is_usable(&lock(&self.latest));
         if !is_recent {
             self.events.emit(&Event::Resolving { host });
         }
-        let mut lookups = lock(&self.lookups.by_key);
-        if !is_usable(&lookups) {
-            if let Err(error) = self.start(key.clone(), uri.clone(), config.clone()) {
+        let mut latest = lock(&self.latest);
+        if !is_usable(&latest) {
+            if let Err(error) = self.start(name) {
                 return Some(Err(system_message(&error)));
             }
-            lookups.insert(key.clone(), Lookup::Running);
+            *latest = Some(Lookup::Running);
         }
-        let is_running = |lookups: &mut ByKey| matches!(lookups.get(&key), Some(Lookup::Running));
-        let waited = self.lookups.finished.wait_timeout_while(lookups, limit, is_running);
-        let (lookups, _) = waited.unwrap_or_else(PoisonError::into_inner);
-        let Some(Lookup::Finished(outcome, _)) = lookups.get(&key) else { return None };
-        let outcome = Outcome::clone(outcome);
-        drop(lookups);
+        let is_running = |latest: &mut Option<Lookup>| matches!(latest, Some(Lookup::Running));
+        let waited = self.finished.wait_timeout_while(latest, limit, is_running);
+        let (latest, _) = waited.unwrap_or_else(PoisonError::into_inner);
+        let Some(Lookup::Finished(outcome, _)) = &*latest else { return None };
+        let outcome = outcome.clone();
+        drop(latest);
         if let (false, Ok(addresses)) = (is_recent, &outcome) {
             self.events.emit(&Event::Resolved { host, addresses });
         }
         Some(outcome)
     }
 
-    fn start(&self, key: String, uri: Uri, config: Config) -> io::Result<()> {
-        let resolver = self.clone();
+    fn start(self: &Arc<Self>, name: String) -> io::Result<()> {
+        let resolver = Arc::clone(self);
         // The builder, as thread::spawn panics where there can be no thread.
         let thread = thread::Builder::new().spawn(move || {
-            let outcome = Box::new(resolve(&*resolver.inner, &uri, &config));
-            let lookup = Lookup::Finished(outcome, Instant::now() + POOL_IDLE_TIMEOUT);
-            lock(&resolver.lookups.by_key).insert(key, lookup);
-            resolver.lookups.finished.notify_all();
+            let outcome = (resolver.resolve)(&name).map_err(|error| system_message(&error));
+            let expiry = Instant::now() + POOL_IDLE_TIMEOUT;
+            *lock(&resolver.latest) = Some(Lookup::Finished(outcome, expiry));
+            resolver.finished.notify_all();
         });
         thread.map(drop)
     }
 }
 
-impl Lookup {
-    fn is_usable(&self) -> bool {
-        match self {
-            Self::Running => true,
-            Self::Finished(outcome, expiry) => outcome.is_ok() && Instant::now() < *expiry,
-        }
-    }
-}
-
-impl Resolver for CachingResolver {
-    fn resolve(
-        &self,
-        uri: &Uri,
-        config: &Config,
-        timeout: NextTimeout,
-    ) -> Result<ResolvedSocketAddrs, ureq::Error> {
-        let addresses = self.addresses(uri, config, *timeout.after)?;
-        // Plain http stays on this machine, whatever a hosts file says of localhost.
-        let is_plain = uri.scheme() == Some(&Scheme::HTTP);
-        let is_allowed = |address: &&SocketAddr| !is_plain || address.ip().is_loopback();
-        let mut allowed = self.empty();
-        addresses.iter().filter(is_allowed).for_each(|address| allowed.push(*address));
-        if allowed.is_empty() {
-            let reason = "it isn't this machine, and plain http goes nowhere else";
-            return Err(TransportError::new(Stage::Connect, Kind::Final, reason).into());
-        }
-        Ok(allowed)
-    }
-}
-
-/// What a lookup is known by: not by the authority, which may hold a proxy's password.
-fn key(uri: &Uri) -> String {
-    format!("{:?} {:?} {:?}", uri.scheme_str(), uri.host(), uri.port_u16())
-}
-
-/// Asks ureq's resolver without its time limit, for which it would start a thread for
-/// each caller.
-fn resolve(resolver: &dyn Resolver, uri: &Uri, config: &Config) -> Outcome {
-    match resolver.resolve(uri, config, NextTimeout::default()) {
-        Ok(addresses) => Ok(addresses),
-        Err(ureq::Error::Io(error)) => Err(system_message(&error)),
-        Err(_) => Err("the name has no address".to_owned()),
+fn is_usable(lookup: &Option<Lookup>) -> bool {
+    match lookup {
+        None => false,
+        Some(Lookup::Running) => true,
+        Some(Lookup::Finished(outcome, expiry)) => outcome.is_ok() && Instant::now() < *expiry,
     }
 }
 
@@ -181,43 +133,25 @@ mod tests {
     const SHORT: Duration = Duration::from_millis(20);
     const LONG: Duration = Duration::from_secs(60);
 
-    /// Tells of each lookup, and returns what the test answers.
-    #[derive(Debug)]
-    struct Scripted {
-        asked: Sender<String>,
-        answers: Mutex<Receiver<Result<SocketAddr, &'static str>>>,
-    }
-
-    impl Resolver for Scripted {
-        fn resolve(
-            &self,
-            uri: &Uri,
-            _: &Config,
-            timeout: NextTimeout,
-        ) -> Result<ResolvedSocketAddrs, ureq::Error> {
-            assert!(timeout.after.is_not_happening());
-            self.asked.send(uri.to_string()).unwrap();
-            let mut found = self.empty();
-            match lock(&self.answers).recv().unwrap() {
-                Ok(address) => found.push(address),
-                Err(reason) => return Err(io::Error::other(reason).into()),
-            }
-            Ok(found)
-        }
-    }
-
     type Answers = Sender<Result<SocketAddr, &'static str>>;
 
-    fn scripted() -> (CachingResolver, Receiver<String>, Answers) {
+    /// A resolver that tells of each lookup, and returns what the test answers.
+    fn scripted() -> (Arc<CachingResolver>, Receiver<String>, Answers) {
         let ((asked, questions), (sender, answers)) = (mpsc::channel(), mpsc::channel());
-        let answers = Mutex::new(answers);
-        let resolver = CachingResolver::new(Scripted { asked, answers }, Events::default());
-        (resolver, questions, sender)
+        let answers: Mutex<Receiver<Result<SocketAddr, &str>>> = Mutex::new(answers);
+        let resolve = move |name: &str| {
+            asked.send(name.to_owned()).unwrap();
+            let answer = lock(&answers).recv().unwrap();
+            answer.map(|address| vec![address]).map_err(io::Error::other)
+        };
+        (Arc::new(CachingResolver::new(resolve, Events::default())), questions, sender)
     }
 
-    fn find(resolver: &CachingResolver, limit: Duration) -> Result<SocketAddr, (bool, String)> {
-        let uri = Uri::from_static("https://api.example/v1/");
-        match resolver.addresses(&uri, &Config::default(), limit) {
+    fn find(
+        resolver: &Arc<CachingResolver>,
+        limit: Duration,
+    ) -> Result<SocketAddr, (bool, String)> {
+        match resolver.addresses("api.example", 443, limit) {
             Ok(addresses) => Ok(addresses[0]),
             Err(error) => {
                 assert_eq!((error.stage, &error.proxy), (Stage::Resolve, &None));
@@ -257,7 +191,7 @@ mod tests {
         let (resolver, questions, answers) = scripted();
         thread::scope(|scope| {
             let patient = scope.spawn(|| find(&resolver, LONG));
-            assert_eq!(questions.recv().unwrap(), "https://api.example/v1/");
+            assert_eq!(questions.recv().unwrap(), "api.example:443");
             for _ in 0..20 {
                 assert!(matches!(find(&resolver, SHORT), Err((true, _))));
                 resolver.forget();
@@ -285,28 +219,12 @@ mod tests {
     }
 
     #[test]
-    fn a_lookup_is_not_known_by_the_password_of_a_proxy() {
-        let (resolver, _questions, answers) = scripted();
-        answers.send(Ok(address(1))).unwrap();
-        let uri = Uri::from_static("http://me:proxy-secret@proxy.example:3128");
-        let found = resolver.addresses(&uri, &Config::default(), LONG);
-        assert_eq!(found.unwrap()[0], address(1));
-        assert!(!format!("{resolver:?}").contains("secret"), "{resolver:?}");
-    }
-
-    #[test]
-    fn plain_http_has_only_the_loopback_addresses() {
-        let (resolver, _questions, answers) = scripted();
-        let resolve = |url| resolver.resolve(&url, &Config::default(), NextTimeout::default());
-        let elsewhere = SocketAddr::from(([192, 0, 2, 1], 80));
-        answers.send(Ok(elsewhere)).unwrap();
-        answers.send(Ok(elsewhere)).unwrap();
-        let Err(ureq::Error::Other(error)) = resolve(Uri::from_static("http://localhost/")) else {
-            panic!("an address elsewhere");
-        };
-        let error = error.downcast::<TransportError>().unwrap();
-        assert_eq!((error.stage, error.kind), (Stage::Connect, Kind::Final), "{error:?}");
-        let found = resolve(Uri::from_static("https://localhost/")).unwrap();
-        assert_eq!(found[..], [elsewhere]);
+    fn an_address_is_not_looked_up() {
+        let (resolver, questions, _answers) = scripted();
+        for (host, expected) in [("127.0.0.1", "127.0.0.1:80"), ("[::1]", "[::1]:80")] {
+            let found = resolver.addresses(host, 80, LONG).unwrap();
+            assert_eq!(found, [expected.parse().unwrap()]);
+        }
+        assert_eq!(questions.try_iter().count(), 0);
     }
 }

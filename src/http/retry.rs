@@ -2,15 +2,12 @@
 
 use std::collections::hash_map::RandomState;
 use std::hash::{BuildHasher, Hasher};
-use std::thread;
-use std::time::Duration;
+use std::{thread, time::Duration};
 
 use ureq::http::Method;
 
-use super::Http;
-use super::attempt::{AttemptError, Retryable};
-use crate::error::Error;
-use crate::event::Event;
+use super::{Http, attempt::AttemptError};
+use crate::{Error, Event};
 
 /// The first wait; each one after it is twice as long.
 const FIRST_WAIT: Duration = Duration::from_millis(500);
@@ -27,32 +24,17 @@ impl Http {
         max_retries: u32,
         mut attempt: impl FnMut() -> Result<T, AttemptError>,
     ) -> Result<T, Error> {
-        let mut retries = 0;
-        loop {
-            let failure = match attempt() {
-                Ok(done) => return Ok(done),
-                Err(failure) => failure,
-            };
-            if retries == max_retries || !failure.retryable.allows(method) {
-                return Err(failure.error);
+        for retries in 0..max_retries {
+            match attempt() {
+                Err(failure) if failure.may_repeat(method) => {
+                    let wait = wait(retries, failure.retry_after, random());
+                    self.events.emit(&Event::Retry { error: &failure.error, wait });
+                    thread::sleep(wait);
+                }
+                ended => return ended.map_err(|failure| failure.error),
             }
-            let wait = wait(retries, failure.retry_after, random());
-            let error = &failure.error;
-            self.events.emit(&Event::Retry { error, wait });
-            thread::sleep(wait);
-            retries += 1;
         }
-    }
-}
-
-impl Retryable {
-    /// Whether a request with this method may be sent again (RFC 9110, section 9.2.2).
-    fn allows(self, method: &Method) -> bool {
-        match self {
-            Self::Never => false,
-            Self::IfIdempotent | Self::NowIfIdempotent => method.is_idempotent(),
-            Self::Always => true,
-        }
+        attempt().map_err(|failure| failure.error)
     }
 }
 
@@ -92,19 +74,6 @@ mod tests {
         for (asked_for, waited) in [(0, 0), (7, 7), (60, 60), (3600, 60)] {
             let wait = wait(5, Some(Duration::from_secs(asked_for)), 1.0);
             assert_eq!(wait, Duration::from_secs(waited));
-        }
-    }
-
-    #[test]
-    fn only_what_may_be_sent_again_is() {
-        for (retryable, get, post) in [
-            (Retryable::Never, false, false),
-            (Retryable::IfIdempotent, true, false),
-            (Retryable::NowIfIdempotent, true, false),
-            (Retryable::Always, true, true),
-        ] {
-            assert_eq!(retryable.allows(&Method::GET), get, "{retryable:?}");
-            assert_eq!(retryable.allows(&Method::POST), post, "{retryable:?}");
         }
     }
 }

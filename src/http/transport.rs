@@ -3,42 +3,54 @@
 //!
 //! All of `http` that is below ureq uses what ureq marks as unversioned; nothing else does.
 
-use std::io;
+use std::{fmt, io, sync::Arc, time::Duration};
 
-use ureq::Proxy;
-use ureq::config::Config;
-use ureq::unversioned::resolver::{DefaultResolver, Resolver};
+use ureq::unversioned::resolver::{ResolvedSocketAddrs, Resolver};
 use ureq::unversioned::transport::{
     Buffers, ConnectionDetails, Connector, NextTimeout, RustlsConnector, Transport,
 };
+use ureq::{Proxy, config::Config, http::Uri};
 
-use super::attempt::{Kind, Retryable, TransportError};
-use super::connect::{AddressConnector, Stream, step, time_left};
-use super::resolver::CachingResolver;
+use super::attempt::{Kind, TransportError};
+use super::connect::{AddressConnector, Stream, port, step, time_left};
+use super::resolver::{self, CachingResolver};
 use super::tunnel;
-use crate::error::Stage;
-use crate::event::Events;
+use crate::{Stage, event::Events};
 
 /// Makes an agent whose errors are [`TransportError`]s wherever it matters how far the
 /// request got.
 pub(crate) fn agent(config: Config, events: &Events) -> ureq::Agent {
-    agent_with(config, DefaultResolver::default(), events)
+    agent_with(config, CachingResolver::new(resolver::system, events.clone()), events)
 }
 
-fn agent_with(config: Config, resolver: impl Resolver, events: &Events) -> ureq::Agent {
-    let resolver = CachingResolver::new(resolver, events.clone());
+fn agent_with(config: Config, resolver: CachingResolver, events: &Events) -> ureq::Agent {
     let connector = TrackedConnector {
-        resolver: resolver.clone(),
+        resolver: Arc::new(resolver),
         tcp: AddressConnector::new(events.clone()),
         tls: RustlsConnector::default(),
     };
-    ureq::Agent::with_parts(config, connector, resolver)
+    ureq::Agent::with_parts(config, connector, NoResolver)
+}
+
+/// Leaves it to the connector to look names up: ureq asks before every request, even one
+/// that goes over a pooled connection.
+#[derive(Debug)]
+struct NoResolver;
+
+impl Resolver for NoResolver {
+    fn resolve(
+        &self,
+        _: &Uri,
+        _: &Config,
+        _: NextTimeout,
+    ) -> Result<ResolvedSocketAddrs, ureq::Error> {
+        Ok(self.empty())
+    }
 }
 
 /// Makes connections, through a proxy if there is one.
-#[derive(Debug)]
 struct TrackedConnector {
-    resolver: CachingResolver,
+    resolver: Arc<CachingResolver>,
     tcp: AddressConnector,
     tls: RustlsConnector,
 }
@@ -58,24 +70,36 @@ impl Connector for TrackedConnector {
 
 impl TrackedConnector {
     fn open(&self, details: &ConnectionDetails) -> Result<Stream, TransportError> {
-        let details = &step(details, details.uri, details.addrs.clone());
+        let to_host = step(details, details.uri);
         let stream = match details.config.proxy() {
-            None => self.tcp.connect(details)?,
-            Some(proxy) => self.tunnel(details, proxy).map_err(|error| {
+            None => self.connect(&to_host)?,
+            Some(proxy) => self.tunnel(&to_host, proxy).map_err(|error| {
                 let proxy = Some(format!("{}:{}", proxy.host(), proxy.port()));
                 TransportError { proxy, ..error }
             })?,
         };
-        self.handshake(details, stream)
+        self.handshake(&to_host, stream)
     }
 
     /// Whatever fails in here is the proxy's failure. It also resolves the host.
     fn tunnel(&self, details: &ConnectionDetails, proxy: &Proxy) -> Result<Stream, TransportError> {
-        let (uri, limit) = (proxy.uri(), time_left(details));
-        let addrs = self.resolver.addresses(uri, details.config, limit)?;
-        let to_proxy = &step(details, uri, addrs);
-        let stream = self.handshake(to_proxy, self.tcp.connect(to_proxy)?)?;
+        let to_proxy = step(details, proxy.uri());
+        let stream = self.handshake(&to_proxy, self.connect(&to_proxy)?)?;
         tunnel::open(stream, details, proxy)
+    }
+
+    fn connect(&self, to: &ConnectionDetails) -> Result<Stream, TransportError> {
+        let limit = to.config.timeouts().resolve.unwrap_or(Duration::MAX).min(time_left(to));
+        let host = to.uri.host().unwrap_or_default();
+        let mut addresses = self.resolver.addresses(host, port(to.uri), limit)?;
+        // Plain http stays on this machine, whatever a hosts file says of localhost.
+        let is_plain = to.uri.scheme_str() == Some("http") && to.config.proxy().is_none();
+        addresses.retain(|address| !is_plain || address.ip().is_loopback());
+        if is_plain && addresses.is_empty() {
+            let reason = "it isn't this machine, and plain http goes nowhere else";
+            return Err(TransportError::new(Stage::Connect, Kind::Final, reason));
+        }
+        self.tcp.connect(&addresses, to)
     }
 
     /// Makes the TLS handshake where the URL is https. All connections share its set-up.
@@ -91,6 +115,12 @@ impl TrackedConnector {
             }
             error
         })
+    }
+}
+
+impl fmt::Debug for TrackedConnector {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("TrackedConnector")
     }
 }
 
@@ -110,11 +140,8 @@ impl TrackedTransport {
         if let ureq::Error::Timeout(_) = error {
             return error;
         }
-        let mut error = TransportError::from_ureq(Stage::Exchange, error);
-        if self.reused {
-            error.retryable = Retryable::NowIfIdempotent;
-        }
-        error.into()
+        let error = TransportError::from_ureq(Stage::Exchange, error);
+        TransportError { was_idle: self.reused, ..error }.into()
     }
 }
 
@@ -154,44 +181,26 @@ impl Transport for TrackedTransport {
 mod tests {
     use std::io::{Read, Write};
     use std::net::{SocketAddr, TcpListener, TcpStream};
-    use std::sync::Arc;
     use std::sync::atomic::{AtomicUsize, Ordering};
     use std::thread;
-    use std::time::{Duration, Instant};
-
-    use ureq::http::Uri;
-    use ureq::unversioned::resolver::ResolvedSocketAddrs;
+    use std::time::Instant;
 
     use super::*;
 
     /// Resolves each lookup to the next of these answers, and the last one over again.
-    #[derive(Debug)]
-    struct Answers(Vec<Vec<SocketAddr>>, AtomicUsize);
-
-    impl Answers {
-        fn new(answers: impl Into<Vec<Vec<SocketAddr>>>) -> Self {
-            Self(answers.into(), AtomicUsize::new(0))
-        }
-    }
-
-    impl Resolver for Answers {
-        fn resolve(
-            &self,
-            _: &Uri,
-            _: &Config,
-            _: NextTimeout,
-        ) -> Result<ResolvedSocketAddrs, ureq::Error> {
-            let lookup = self.1.fetch_add(1, Ordering::SeqCst);
-            let mut found = self.empty();
-            self.0[lookup.min(self.0.len() - 1)].iter().for_each(|address| found.push(*address));
-            Ok(found)
-        }
+    fn answers(answers: impl Into<Vec<Vec<SocketAddr>>>) -> CachingResolver {
+        let (answers, lookups) = (answers.into(), AtomicUsize::new(0));
+        let resolve = move |_: &str| {
+            let lookup = lookups.fetch_add(1, Ordering::SeqCst);
+            Ok(answers[lookup.min(answers.len() - 1)].clone())
+        };
+        CachingResolver::new(resolve, Events::default())
     }
 
     fn agent_for(addresses: &[SocketAddr], connect_limit: Duration) -> ureq::Agent {
         let config =
             ureq::Agent::config_builder().proxy(None).timeout_connect(Some(connect_limit)).build();
-        agent_with(config, Answers::new([addresses.to_vec()]), &Events::default())
+        agent_with(config, answers([addresses.to_vec()]), &Events::default())
     }
 
     fn connect_error(result: Result<impl Sized, ureq::Error>) -> TransportError {
@@ -287,7 +296,7 @@ mod tests {
     fn after_a_failed_connection_the_name_is_looked_up_again() {
         let (good, _) = serve(listen(13));
         let config = ureq::Agent::config_builder().proxy(None).build();
-        let moved = Answers::new([vec![closed(14)], vec![good]]);
+        let moved = answers([vec![closed(14)], vec![good]]);
         let agent = agent_with(config, moved, &Events::default());
         connect_error(agent.get(URL).call());
         agent.get(URL).call().unwrap();
@@ -315,26 +324,17 @@ mod tests {
 
     #[test]
     fn a_lookup_that_hangs_is_told_as_that_whichever_limit_ends_it() {
-        #[derive(Debug)]
-        struct Hanging;
-        impl Resolver for Hanging {
-            fn resolve(
-                &self,
-                _: &Uri,
-                _: &Config,
-                _: NextTimeout,
-            ) -> Result<ResolvedSocketAddrs, ureq::Error> {
-                loop {
-                    thread::park();
-                }
+        let hanging = |_: &str| {
+            loop {
+                thread::park();
             }
-        }
+        };
         let short = Some(Duration::from_millis(20));
         let config = || ureq::Agent::config_builder().proxy(None);
         for config in [config().timeout_resolve(short), config().timeout_global(short)] {
-            let error = connect_error(
-                agent_with(config.build(), Hanging, &Events::default()).get(URL).call(),
-            );
+            let resolver = CachingResolver::new(hanging, Events::default());
+            let agent = agent_with(config.build(), resolver, &Events::default());
+            let error = connect_error(agent.get(URL).call());
             assert_eq!((error.stage, error.kind), (Stage::Resolve, Kind::Timeout), "{error:?}");
         }
     }

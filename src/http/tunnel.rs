@@ -12,7 +12,7 @@ use ureq::http::StatusCode;
 use ureq::unversioned::transport::{ConnectionDetails, NextTimeout, Transport, TransportAdapter};
 
 use super::attempt::{Kind, TransportError};
-use super::connect::{Hop, Stream, time_left};
+use super::connect::{Hop, Stream, port, time_left};
 use super::redact::base64;
 use crate::error::{Stage, is_temporary_status};
 
@@ -29,20 +29,21 @@ pub(crate) fn open(
     // Of the adapter's reads and writes all together.
     stream.set_timeout(NextTimeout { after: time_left(details).into(), ..details.timeout });
     stream.write_all(request(details, proxy).as_bytes()).map_err(no_response)?;
-    loop {
+    let mut status = Some(100);
+    // After these, more is to come (RFC 9110, section 15.2).
+    while let Some(100..=199) = status {
         let head = read_head(&mut stream).map_err(no_response)?;
-        let (kind, reason) = match head.as_deref().and_then(status) {
-            // More is to come (RFC 9110, section 15.2).
-            Some(100..=199) => continue,
-            Some(200..=299) => return Ok(Hop(stream.into_inner()).boxed()),
-            Some(status) if is_temporary_status(status) => {
-                (Kind::Temporary, format!("status {status}"))
-            }
-            Some(status) => (Kind::Refused(status), String::new()),
-            None => (Kind::Final, "it doesn't speak HTTP".to_owned()),
-        };
-        return Err(TransportError::new(Stage::Proxy, kind, reason));
+        status = head.as_deref().and_then(parse_status);
     }
+    let (kind, reason) = match status {
+        Some(200..=299) => return Ok(Hop(stream.into_inner()).boxed()),
+        Some(status) if is_temporary_status(status) => {
+            (Kind::Temporary, format!("status {status}"))
+        }
+        Some(status) => (Kind::Refused(status), String::new()),
+        None => (Kind::Final, "it doesn't speak HTTP".to_owned()),
+    };
+    Err(TransportError::new(Stage::Proxy, kind, reason))
 }
 
 fn no_response(error: io::Error) -> TransportError {
@@ -51,7 +52,7 @@ fn no_response(error: io::Error) -> TransportError {
 
 fn request(details: &ConnectionDetails, proxy: &Proxy) -> String {
     let host = details.uri.host().unwrap_or_default();
-    let target = format!("{host}:{}", details.uri.port_u16().unwrap_or(443));
+    let target = format!("{host}:{}", port(details.uri));
     let mut request = format!("CONNECT {target} HTTP/1.1\r\nHost: {target}\r\n");
     if let AutoHeaderValue::Provided(agent) = details.config.user_agent() {
         request += &format!("User-Agent: {agent}\r\n");
@@ -89,7 +90,7 @@ fn read_head(stream: &mut impl Read) -> io::Result<Option<Vec<u8>>> {
 }
 
 /// The status of `HTTP/1.x NNN …`.
-fn status(head: &[u8]) -> Option<u16> {
+fn parse_status(head: &[u8]) -> Option<u16> {
     let mut words = head.split(u8::is_ascii_whitespace);
     let is_http = matches!(words.next()?, b"HTTP/1.0" | b"HTTP/1.1");
     let status = StatusCode::from_bytes(words.next()?).ok()?;
@@ -127,7 +128,7 @@ mod tests {
             ("HTTP/1.2 200 OK\r\n\r\n", None),
             ("HTTP/1.1\r\n\r\n", None),
         ] {
-            assert_eq!(status(head.as_bytes()), expected, "{head:?}");
+            assert_eq!(parse_status(head.as_bytes()), expected, "{head:?}");
         }
     }
 

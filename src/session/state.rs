@@ -4,23 +4,22 @@
 //! A fresh token waits for nobody. A stale one is refreshed once for all who wait. One
 //! that is alive is used while a refresh ahead of its expiry fails.
 
-use std::io;
 use std::sync::{Arc, OnceLock, Weak};
-use std::thread::ThreadId;
-use std::time::SystemTime;
+use std::{io, thread::ThreadId, time::SystemTime};
 
 use crate::error::Error;
 use crate::tokens::{Account, Tokens};
 
 /// What a session knows of its tokens, and who renews them.
-#[derive(Default)]
 pub(super) struct State {
+    /// What calls fail with while there is nothing to be refreshed.
+    sign_in_required: Error,
     held: Option<Held>,
     /// What the store held when it was last seen to be older than the tokens here: a load
     /// without a lock, or a store that couldn't be written, may bring it back.
     superseded: Option<Option<Tokens>>,
     /// A call found that a sign-in is needed, and no other tokens have come since.
-    needs_sign_in: bool,
+    pub(super) needs_sign_in: bool,
     /// The renewal that is under way.
     renewal: Option<Arc<Renewal>>,
 }
@@ -42,7 +41,7 @@ struct Held {
 /// A turn to renew the tokens: whose it is and, once it has ended, what came of it.
 pub(super) struct Renewal {
     thread: ThreadId,
-    outcome: OnceLock<Outcome>,
+    pub(super) outcome: OnceLock<Outcome>,
 }
 
 /// What came of a renewal for those who waited for it; `None` lets each of them look for
@@ -66,46 +65,32 @@ pub(super) struct Rejection {
     pub(super) error: Error,
 }
 
-/// What a call does next.
+/// What a call does next, unless it fails.
 pub(super) enum Step {
     Use(Usable),
     /// Wait for the end of the renewal that is under way, then look again.
     Wait(Arc<Renewal>),
     /// It is this call's turn: renew, and end the turn.
     Renew,
-    Fail(Error),
 }
 
-/// What whoever renews does next.
+/// What whoever renews does next, unless there is nothing to be refreshed.
 pub(super) enum Plan {
     Use(Usable),
-    /// Refresh these; early, that is, ahead of their expiry.
-    Refresh {
-        tokens: Arc<Tokens>,
-        is_early: bool,
-    },
-    /// There is nothing to be refreshed.
-    SignIn,
-    /// The tokens have ended.
-    Fail(Error),
-    /// Another refresh doesn't help against the call's 401.
+    /// Refresh these; and whether that is early, ahead of their expiry.
+    Refresh(Arc<Tokens>, bool),
+    /// Fail: another refresh doesn't help against the call's 401.
     Unauthorized(Error),
 }
 
 impl State {
-    pub(super) fn new(tokens: Option<Tokens>) -> Self {
-        Self {
-            held: tokens.map(|tokens| Held::new(Arc::new(tokens), Weak::new())),
-            ..Self::default()
-        }
+    pub(super) fn new(tokens: Option<Tokens>, sign_in_required: Error) -> Self {
+        let held = tokens.map(|tokens| Held::new(Arc::new(tokens), Weak::new()));
+        Self { sign_in_required, held, superseded: None, needs_sign_in: false, renewal: None }
     }
 
     pub(super) fn tokens(&self) -> Option<Arc<Tokens>> {
         self.held.as_ref().map(|held| Arc::clone(&held.tokens))
-    }
-
-    pub(super) fn needs_sign_in(&self) -> bool {
-        self.needs_sign_in
     }
 
     /// Decides what a call does next that may have been answered 401, or have waited for
@@ -116,32 +101,28 @@ impl State {
         me: ThreadId,
         rejection: Option<&Rejection>,
         waited_for: Option<&Renewal>,
-    ) -> Step {
+    ) -> Result<Step, Error> {
         // What came of a renewal holds for those who waited for it, and nobody else.
         let outcome = waited_for.and_then(|renewal| renewal.outcome.get()?.as_ref());
         let brought = outcome.and_then(|outcome| outcome.as_ref().ok());
-        if let Some(tokens) = self.usable(now, rejection, brought) {
-            return Step::Use(Usable::new(tokens, brought.is_some()));
-        }
-        match outcome {
-            Some(Err(error)) => Step::Fail(error.clone()),
-            _ => self.take_turn(me),
+        match (self.usable(now, rejection, brought), outcome) {
+            (Some(usable), _) => Ok(Step::Use(usable)),
+            (None, Some(Err(error))) => Err(error.clone()),
+            (None, _) => self.take_turn(me),
         }
     }
 
     /// Makes it this thread's turn, if it is nobody's.
-    pub(super) fn take_turn(&mut self, me: ThreadId) -> Step {
-        match &self.renewal {
-            Some(renewal) if renewal.thread == me => Step::Fail(Error::invalid_input(
-                "session",
-                "its tokens are being renewed by the very call that calls back",
-            )),
-            Some(renewal) => Step::Wait(Arc::clone(renewal)),
-            None => {
-                self.renewal = Some(Arc::new(Renewal { thread: me, outcome: OnceLock::new() }));
-                Step::Renew
-            }
+    pub(super) fn take_turn(&mut self, me: ThreadId) -> Result<Step, Error> {
+        let Some(renewal) = &self.renewal else {
+            self.renewal = Some(Arc::new(Renewal { thread: me, outcome: OnceLock::new() }));
+            return Ok(Step::Renew);
+        };
+        if renewal.thread == me {
+            let reason = "its tokens are being renewed by the very call that calls back";
+            return Err(Error::invalid_input("session", reason));
         }
+        Ok(Step::Wait(Arc::clone(renewal)))
     }
 
     /// What came of a renewal for those who waited for it.
@@ -156,12 +137,14 @@ impl State {
         }
     }
 
-    pub(super) fn end_turn(&mut self, outcome: Outcome) {
+    /// Ends the turn, and returns whether anybody waits for that.
+    pub(super) fn end_turn(&mut self, outcome: Outcome) -> bool {
         self.needs_sign_in |= matches!(&outcome, Some(Err(error)) if error.needs_sign_in());
-        if let Some(renewal) = self.renewal.take() {
+        self.renewal.take().is_some_and(|renewal| {
             // Nobody else sets it.
             let _ = renewal.outcome.set(outcome);
-        }
+            Arc::strong_count(&renewal) > 1
+        })
     }
 
     /// Takes up what the store holds, unless it is older than what is held here.
@@ -193,41 +176,44 @@ impl State {
         now: SystemTime,
         rejection: Option<&Rejection>,
         brought: Option<&Arc<Tokens>>,
-    ) -> Option<Arc<Tokens>> {
+    ) -> Option<Usable> {
         let Held { tokens, next_refresh, refusal, .. } = self.held.as_ref()?;
         let is_put_off = next_refresh.is_some_and(|at| now < at) && tokens.time_left(now).is_some();
         let is_usable = refusal.is_none()
             && (tokens.is_fresh_at(now) || is_put_off || brought == Some(tokens))
             && !is_rejected(tokens, rejection);
-        is_usable.then(|| Arc::clone(tokens))
+        is_usable.then(|| Usable::new(tokens, brought.is_some()))
     }
 
     /// Decides what whoever renews does next.
-    pub(super) fn plan(&mut self, now: SystemTime, rejection: Option<&Rejection>) -> Plan {
-        if let Some(tokens) = self.usable(now, rejection, None) {
-            return Plan::Use(Usable::new(tokens, false));
+    ///
+    /// # Errors
+    /// There is nothing to be refreshed, or the tokens have ended.
+    pub(super) fn plan(
+        &mut self,
+        now: SystemTime,
+        rejection: Option<&Rejection>,
+    ) -> Result<Plan, Error> {
+        if let Some(usable) = self.usable(now, rejection, None) {
+            return Ok(Plan::Use(usable));
         }
-        let Some(held) = &mut self.held else {
-            return Plan::SignIn;
-        };
+        let held = self.held.as_mut().ok_or_else(|| self.sign_in_required.clone())?;
         if let Some(refusal) = &held.refusal {
-            return Plan::Fail(refusal.clone());
+            return Err(refusal.clone());
         }
         let tokens = Arc::clone(&held.tokens);
         let rejection = rejection.filter(|_| is_rejected(&tokens, rejection));
         let is_early = rejection.is_none() && tokens.time_left(now).is_some();
-        if tokens.refresh_token().is_none() {
-            if !is_early {
-                return Plan::SignIn;
-            }
-            held.next_refresh = Some(tokens.expires_at());
-            return Plan::Use(Usable::new(tokens, false));
-        }
         match rejection {
-            Some(rejection) if held.is_final(now, rejection) => {
-                Plan::Unauthorized(rejection.error.clone())
+            _ if tokens.refresh_token().is_none() && is_early => {
+                held.next_refresh = Some(tokens.expires_at());
+                Ok(Plan::Use(Usable::new(&tokens, false)))
             }
-            _ => Plan::Refresh { tokens, is_early },
+            _ if tokens.refresh_token().is_none() => Err(self.sign_in_required.clone()),
+            Some(rejection) if held.is_final(now, rejection) => {
+                Ok(Plan::Unauthorized(rejection.error.clone()))
+            }
+            _ => Ok(Plan::Refresh(tokens, is_early)),
         }
     }
 
@@ -246,35 +232,21 @@ impl State {
         is_early: bool,
         error: Error,
     ) -> Result<Usable, Error> {
-        let Some(held) = &mut self.held else {
-            return Err(error);
-        };
-        let tokens = &held.tokens;
-        match tokens.time_left(now) {
-            Some(left) if is_early => {
-                held.next_refresh =
-                    Some(if error.needs_sign_in() { tokens.expires_at() } else { now + left / 2 });
-                Ok(Usable::new(Arc::clone(tokens), false))
-            }
-            _ => {
-                held.refusal = Some(error.clone()).filter(|e| !is_early && e.needs_sign_in());
-                Err(error)
-            }
+        let Some(held) = &mut self.held else { return Err(error) };
+        let (tokens, is_refusal) = (&held.tokens, error.needs_sign_in());
+        if let Some(left) = tokens.time_left(now).filter(|_| is_early) {
+            held.next_refresh = Some(if is_refusal { tokens.expires_at() } else { now + left / 2 });
+            return Ok(Usable::new(tokens, false));
         }
+        held.refusal = (is_refusal && !is_early).then(|| error.clone());
+        Err(error)
     }
 
-    /// The tokens that somebody else's sign-in brought to a sign-in that was needed when
-    /// it began.
-    pub(super) fn signed_in_by_others(
-        &mut self,
-        now: SystemTime,
-        was_needed: bool,
-        stored: Option<Tokens>,
-        account: Account<'_>,
-    ) -> io::Result<Option<Arc<Tokens>>> {
-        self.adopt(stored, account)?;
+    /// The tokens that somebody else's sign-in has brought to one that was needed when it
+    /// began.
+    pub(super) fn signed_in_by_others(&self, now: SystemTime, was_needed: bool) -> Option<Usable> {
         let is_done = was_needed && !self.needs_sign_in;
-        Ok(self.usable(now, None, None).filter(|_| is_done))
+        self.usable(now, None, None).filter(|_| is_done)
     }
 
     fn hold(&mut self, tokens: Arc<Tokens>, first_use: Weak<()>) {
@@ -296,15 +268,9 @@ impl Held {
     }
 }
 
-impl Renewal {
-    pub(super) fn has_ended(&self) -> bool {
-        self.outcome.get().is_some()
-    }
-}
-
 impl Usable {
-    pub(super) fn new(tokens: Arc<Tokens>, is_renewed: bool) -> Self {
-        Self { tokens, is_renewed, first_use: None }
+    fn new(tokens: &Arc<Tokens>, is_renewed: bool) -> Self {
+        Self { tokens: Arc::clone(tokens), is_renewed, first_use: None }
     }
 }
 
@@ -392,9 +358,13 @@ mod tests {
         Rejection { tokens: Arc::new(tokens.clone()), is_renewed, error: unauthorized() }
     }
 
-    fn is_refresh(plan: &Plan) -> Option<bool> {
+    fn new_state(tokens: Option<Tokens>) -> State {
+        State::new(tokens, refusal(None))
+    }
+
+    fn is_refresh(plan: &Result<Plan, Error>) -> Option<bool> {
         match plan {
-            Plan::Refresh { is_early, .. } => Some(*is_early),
+            Ok(Plan::Refresh(_, is_early)) => Some(*is_early),
             _ => None,
         }
     }
@@ -403,29 +373,29 @@ mod tests {
 
     #[test]
     fn a_refresh_refused_early_is_tried_once_more_at_the_expiry() {
-        let mut state = State::new(Some(pair(0, 40)));
+        let mut state = new_state(Some(pair(0, 40)));
         assert_eq!(is_refresh(&state.plan(time(0), None)), Some(true));
         let failed = state.refresh_failed(time(0), true, refusal(Some(400)));
         assert_eq!(number(&failed.unwrap().tokens), 0);
-        assert!(matches!(state.plan(time(39), None), Plan::Use(_)));
+        assert!(matches!(state.plan(time(39), None), Ok(Plan::Use(_))));
         assert_eq!(is_refresh(&state.plan(time(40), None)), Some(false));
         let failed = state.refresh_failed(time(40), false, refusal(Some(400)));
         assert!(failed.is_err());
-        assert!(matches!(state.plan(time(41), None), Plan::Fail(_)));
+        assert!(state.plan(time(41), None).is_err());
     }
 
     #[test]
     fn an_early_refresh_that_fails_is_tried_again_at_half_of_the_remaining_life() {
-        let mut state = State::new(Some(pair(0, 40)));
+        let mut state = new_state(Some(pair(0, 40)));
         let failed = state.refresh_failed(time(0), true, failure());
         assert!(failed.is_ok());
-        assert!(matches!(state.plan(time(19), None), Plan::Use(_)));
+        assert!(matches!(state.plan(time(19), None), Ok(Plan::Use(_))));
         assert_eq!(is_refresh(&state.plan(time(20), None)), Some(true));
     }
 
     #[test]
     fn a_token_that_dies_during_an_early_refresh_is_not_used_nor_its_refusal_final() {
-        let mut state = State::new(Some(pair(0, 40)));
+        let mut state = new_state(Some(pair(0, 40)));
         let failed = state.refresh_failed(time(41), true, refusal(Some(400)));
         assert!(failed.is_err());
         assert_eq!(is_refresh(&state.plan(time(42), None)), Some(false));
@@ -435,17 +405,17 @@ mod tests {
     fn without_a_refresh_token_a_token_is_used_until_it_expires_or_meets_a_401() {
         let access_token = AccessToken::new("0").unwrap();
         let tokens = Tokens::new(ACCOUNT, access_token, None).with_times(time(-3560), time(40));
-        let mut state = State::new(Some(tokens.clone()));
+        let mut state = new_state(Some(tokens.clone()));
         let met = rejection(&tokens, true);
-        assert!(matches!(state.plan(time(0), Some(&met)), Plan::SignIn));
-        assert!(matches!(state.plan(time(0), None), Plan::Use(_)));
-        assert!(matches!(state.plan(time(40), None), Plan::SignIn));
+        assert!(state.plan(time(0), Some(&met)).is_err());
+        assert!(matches!(state.plan(time(0), None), Ok(Plan::Use(_))));
+        assert!(state.plan(time(40), None).is_err());
     }
 
     #[test]
     fn what_a_store_held_before_a_failed_storing_is_not_taken_up_again() {
         for stored in [None, Some(pair(0, 40))] {
-            let mut state = State::new(None);
+            let mut state = new_state(None);
             state.adopt(stored.clone(), ACCOUNT).unwrap();
             for number in 1..4 {
                 drop(state.renewed(pair(number, 3600), stored.clone()));
@@ -458,10 +428,10 @@ mod tests {
     #[test]
     fn a_store_that_somebody_emptied_is_a_fresh_start() {
         // Stored by the session itself, and by somebody else after a failed storing.
-        let mut own = State::new(None);
+        let mut own = new_state(None);
         drop(own.renewed(pair(1, 3600), None));
         own.stored();
-        let mut others = State::new(None);
+        let mut others = new_state(None);
         drop(others.renewed(pair(1, 3600), None));
         others.adopt(Some(pair(2, 3600)), ACCOUNT).unwrap();
         for mut state in [own, others] {
@@ -472,7 +442,7 @@ mod tests {
 
     #[test]
     fn tokens_of_another_account_are_refused() {
-        let mut state = State::new(Some(pair(0, 3600)));
+        let mut state = new_state(Some(pair(0, 3600)));
         for (what, account) in [
             ("base URL", Account { base_url: "https://other", ..ACCOUNT }),
             ("app id", Account { app_id: "other", ..ACCOUNT }),
@@ -494,36 +464,37 @@ mod tests {
             (true, pair(1, 0), None),
             (false, pair(1, 3600), None),
         ] {
-            let mut state = State::new(Some(old.clone()));
+            let mut state = new_state(Some(old.clone()));
             if was_needed {
                 state.end_turn(Some(Err(refusal(None))));
             }
-            let was_needed = state.needs_sign_in();
-            let others = state.signed_in_by_others(time(0), was_needed, Some(stored), ACCOUNT);
-            assert_eq!(others.unwrap().map(|tokens| number(&tokens)), taken);
+            let was_needed = state.needs_sign_in;
+            state.adopt(Some(stored), ACCOUNT).unwrap();
+            let others = state.signed_in_by_others(time(0), was_needed);
+            assert_eq!(others.map(|usable| number(&usable.tokens)), taken);
         }
     }
 
     #[test]
     fn whoever_renews_is_told_at_once_and_others_wait() {
-        let mut state = State::new(Some(pair(0, 0)));
-        assert!(matches!(state.step(time(0), me(), None, None), Step::Renew));
-        assert!(matches!(state.step(time(0), me(), None, None), Step::Fail(_)));
-        assert!(matches!(state.take_turn(me()), Step::Fail(_)));
+        let mut state = new_state(Some(pair(0, 0)));
+        assert!(matches!(state.step(time(0), me(), None, None), Ok(Step::Renew)));
+        assert!(state.step(time(0), me(), None, None).is_err());
+        assert!(state.take_turn(me()).is_err());
         let other = thread::spawn(me).join().unwrap();
-        assert!(matches!(state.step(time(0), other, None, None), Step::Wait(_)));
+        assert!(matches!(state.step(time(0), other, None, None), Ok(Step::Wait(_))));
         state.end_turn(None);
-        assert!(matches!(state.step(time(0), other, None, None), Step::Renew));
+        assert!(matches!(state.step(time(0), other, None, None), Ok(Step::Renew)));
     }
 
     #[test]
     fn a_useless_refresh_is_made_again_once_the_token_has_expired_or_was_replaced() {
         let tokens = pair(1, 100);
-        let mut state = State::new(Some(tokens.clone()));
+        let mut state = new_state(Some(tokens.clone()));
         let plan = state.plan(time(0), Some(&rejection(&tokens, true)));
-        assert!(matches!(plan, Plan::Unauthorized(_)));
+        assert!(matches!(plan, Ok(Plan::Unauthorized(_))));
         let met = rejection(&tokens, false);
-        assert!(matches!(state.plan(time(99), Some(&met)), Plan::Unauthorized(_)));
+        assert!(matches!(state.plan(time(99), Some(&met)), Ok(Plan::Unauthorized(_))));
         assert_eq!(is_refresh(&state.plan(time(100), Some(&met))), Some(false));
         state.adopt(Some(pair(2, 100)), ACCOUNT).unwrap();
         let met = rejection(&pair(2, 100), false);
@@ -533,9 +504,9 @@ mod tests {
     #[test]
     fn a_call_refreshes_once_even_if_what_that_brings_has_expired() {
         let tokens = pair(1, 0);
-        let mut state = State::new(Some(tokens.clone()));
+        let mut state = new_state(Some(tokens.clone()));
         let plan = state.plan(time(0), Some(&rejection(&tokens, true)));
-        assert!(matches!(plan, Plan::Unauthorized(_)));
+        assert!(matches!(plan, Ok(Plan::Unauthorized(_))));
     }
 
     // All interleavings of three callers. A caller's program is that of `Session::call`,
@@ -636,7 +607,7 @@ mod tests {
         fn new(expires: i64, is_revoked: bool, refresh: &'static [Refresh]) -> Self {
             let tokens = pair(0, expires);
             Self {
-                state: State::new(Some(tokens.clone())),
+                state: new_state(Some(tokens.clone())),
                 now: 0,
                 callers: Vec::new(),
                 refresh,
@@ -699,7 +670,9 @@ mod tests {
             for (i, caller) in self.callers.iter().enumerate() {
                 let ways = match caller.at {
                     At::Done => 0,
-                    At::Wait => usize::from(caller.waited_for.as_ref().unwrap().has_ended()),
+                    At::Wait => {
+                        usize::from(caller.waited_for.as_ref().unwrap().outcome.get().is_some())
+                    }
                     At::Update if self.lock.is_some() => {
                         usize::from(self.budget.failed_locks > 0) * 2
                     }
@@ -776,10 +749,9 @@ mod tests {
                     let adopted = self.state.adopt(caller.loaded.take(), ACCOUNT);
                     adopted.unwrap();
                     match self.state.plan(now, caller.rejection.as_ref()) {
-                        Plan::Use(usable) => self.renewed(i, Ok(usable)),
-                        Plan::SignIn => self.renewed(i, Err(refusal(None))),
-                        Plan::Fail(error) => self.renewed(i, Err(error)),
-                        Plan::Refresh { .. } | Plan::Unauthorized(_) => caller.at = At::Update,
+                        Ok(Plan::Use(usable)) => self.renewed(i, Ok(usable)),
+                        Err(error) => self.renewed(i, Err(error)),
+                        Ok(_) => caller.at = At::Update,
                     }
                 }
                 At::Update if way == 0 => self.update(i),
@@ -787,12 +759,12 @@ mod tests {
                     self.budget.failed_locks -= 1;
                     self.state.adopt(self.store.clone(), ACCOUNT).unwrap();
                     let result = match self.state.plan(now, caller.rejection.as_ref()) {
-                        Plan::Use(usable) => Ok(usable),
-                        Plan::Refresh { is_early, .. } => {
+                        Ok(Plan::Use(usable)) => Ok(usable),
+                        Ok(Plan::Refresh(_, is_early)) => {
                             self.state.refresh_failed(now, is_early, store_error(false))
                         }
-                        Plan::Unauthorized(error) => Err(error),
-                        Plan::SignIn | Plan::Fail(_) => Err(store_error(false)),
+                        Ok(Plan::Unauthorized(error)) => Err(error),
+                        Err(_) => Err(store_error(false)),
                     };
                     self.renewed(i, result);
                 }
@@ -859,29 +831,29 @@ mod tests {
             let outcome = outcome.map(|outcome| outcome.expect("woken at the end of a turn"));
             if let Some(Some(Err(_))) = outcome {
                 caller.shared_failure = true;
-                let is_told = matches!(step, Step::Use(_) | Step::Fail(_));
+                let is_told = matches!(step, Ok(Step::Use(_)) | Err(_));
                 assert!(is_told, "a failure holds for those who waited");
             }
             if let Some(Some(Ok(tokens))) = outcome {
                 let held = self.state.held.as_ref();
                 let is_good = held.is_some_and(|h| h.tokens == *tokens && h.refusal.is_none());
                 if is_good && !is_rejected(tokens, rejection) {
-                    let is_used = matches!(&step, Step::Use(usable) if usable.is_renewed);
+                    let is_used = matches!(&step, Ok(Step::Use(usable)) if usable.is_renewed);
                     assert!(is_used, "a success holds for those who waited");
                 }
             }
             match step {
-                Step::Use(usable) => self.start_get(i, usable),
-                Step::Wait(renewal) => {
+                Ok(Step::Use(usable)) => self.start_get(i, usable),
+                Ok(Step::Wait(renewal)) => {
                     caller.waited_for = Some(renewal);
                     caller.at = At::Wait;
                 }
-                Step::Renew => {
+                Ok(Step::Renew) => {
                     caller.at = At::Load;
                     let turns = self.callers.iter().filter(|c| c.has_turn()).count();
                     assert_eq!(turns, 1, "one renews at a time");
                 }
-                Step::Fail(error) => {
+                Err(error) => {
                     assert!(caller.shared_failure, "somebody else's failure: {error}");
                     self.finish(i, Some(error));
                 }
@@ -893,10 +865,9 @@ mod tests {
             let caller = &mut self.callers[i];
             self.state.adopt(self.store.clone(), ACCOUNT).unwrap();
             let result = match self.state.plan(now, caller.rejection.as_ref()) {
-                Plan::Use(usable) => Ok(usable),
-                Plan::SignIn => Err(refusal(None)),
-                Plan::Fail(error) | Plan::Unauthorized(error) => Err(error),
-                Plan::Refresh { tokens, is_early } => {
+                Ok(Plan::Use(usable)) => Ok(usable),
+                Ok(Plan::Unauthorized(error)) | Err(error) => Err(error),
+                Ok(Plan::Refresh(tokens, is_early)) => {
                     caller.loaded = self.store.clone();
                     caller.refreshes = Some((tokens, is_early));
                     caller.at = At::Send;
@@ -1039,6 +1010,7 @@ mod tests {
                 });
             }
             let state = State {
+                sign_in_required: refusal(None),
                 renewal: renewal(&self.state.renewal),
                 superseded: self.state.superseded.clone(),
                 needs_sign_in: self.state.needs_sign_in,
