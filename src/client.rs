@@ -4,8 +4,7 @@
 use std::{fmt, sync::Arc};
 
 use serde_json::json;
-use ureq::Body;
-use ureq::http::Response;
+use ureq::{Body, http::Response};
 
 use crate::error::{Error, Operation};
 use crate::http::url::{BaseUrl, Resource, encode_segment};
@@ -123,13 +122,13 @@ impl Client {
         let body = json!({ "email": email, "password": secrets[0] }).to_string();
         let mut call = self.call(self.sign_in_operation(email), "sign_in/", &secrets);
         call.body = body.as_bytes();
-        let response = call.post_json(self.max_retries())?;
+        let response = call.post_json(self.shared.settings.max_retries)?;
         token_endpoint::tokens(&response, self.account(email), None, &call)
     }
 
     /// Exchanges tokens for new ones. The old ones may be of no more use then; a refresh
     /// token that the response doesn't replace is kept.
-    pub(crate) fn send_refresh(&self, tokens: &Tokens, max_retries: u32) -> Result<Tokens, Error> {
+    pub(crate) fn send_refresh(&self, tokens: &Tokens, is_early: bool) -> Result<Tokens, Error> {
         let Some(refresh_token) = tokens.refresh_token() else {
             return Err(self.sign_in_required(tokens.account().email));
         };
@@ -138,6 +137,8 @@ impl Client {
         let operation = Operation::Refresh { host: self.shared.http.host.clone() };
         let mut call = self.call(operation, "sign_in/refresh", &secrets);
         call.body = body.as_bytes();
+        // A call that could go on with the token is held up by one request, not by retries.
+        let max_retries = if is_early { 0 } else { self.shared.settings.max_retries };
         let (account, old) = (tokens.account(), Some(refresh_token));
         call.post_json(max_retries)
             .and_then(|response| token_endpoint::tokens(&response, account, old, &call))
@@ -161,10 +162,6 @@ impl Client {
 
     pub(crate) fn max_body_size(&self) -> u64 {
         self.shared.settings.max_body_size
-    }
-
-    pub(crate) fn max_retries(&self) -> u32 {
-        self.shared.settings.max_retries
     }
 
     fn call<'a>(&'a self, operation: Operation, resource: &str, secrets: &[&'a str]) -> Call<'a> {

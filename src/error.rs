@@ -1,8 +1,6 @@
 //! What can go wrong, told apart by what a caller would do about it.
 
-use std::fmt;
-use std::io;
-use std::sync::Arc;
+use std::{fmt, io, sync::Arc};
 
 /// Why a call didn't succeed.
 ///
@@ -191,12 +189,20 @@ impl Error {
     /// The error of a call that met this 401 and then found that there is nothing to be
     /// refreshed: it has the server's words.
     pub(crate) fn or_unauthorized(self, unauthorized: Self) -> Self {
-        match (self, unauthorized) {
-            (
-                Self::SignInRequired { status: None, .. },
-                Self::Unauthorized { operation, status, text },
-            ) => Self::SignInRequired { operation, status: Some(status), text },
-            (error, _) => error,
+        match self {
+            Self::SignInRequired { status: None, .. } => unauthorized.into_sign_in_required(),
+            error => error,
+        }
+    }
+
+    /// The error of a response by which the server refused the tokens for good.
+    pub(crate) fn into_sign_in_required(self) -> Self {
+        match self {
+            Self::Unauthorized { operation, status, text }
+            | Self::Status { operation, status, text } => {
+                Self::SignInRequired { operation, status: Some(status), text }
+            }
+            error => error,
         }
     }
 
@@ -219,39 +225,37 @@ pub(crate) fn is_temporary_status(status: u16) -> bool {
 
 impl fmt::Display for Error {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        use Operation::{Read, Refresh, SignIn};
         match self {
             Self::InvalidInput { name, reason } => write!(f, "{name}: {reason}"),
-            Self::Unauthorized { operation, .. } => match operation {
-                Operation::SignIn { email, .. } => write!(
-                    f,
-                    "{operation}: refused: check the user name {email}, the password, the app id \
-                     and the app code"
-                ),
-                _ => write!(
-                    f,
-                    "{operation}: access refused: no permission, or the app id or the app code \
-                     is wrong"
-                ),
-            },
-            Self::SignInRequired { operation, .. } => match operation {
-                Operation::SignIn { .. } => write!(f, "{operation}: needed: there is no session"),
-                Operation::Refresh { .. } => write!(f, "{operation}: refused: sign in again"),
-                Operation::Read { .. } => {
-                    write!(f, "{operation}: the session has ended: sign in again")
-                }
-            },
+            Self::Unauthorized { operation: operation @ SignIn { email, .. }, .. } => write!(
+                f,
+                "{operation}: refused: check the user name {email}, the password, the app id and \
+                 the app code"
+            ),
+            Self::Unauthorized { operation, .. } => write!(
+                f,
+                "{operation}: access refused: no permission, or the app id or the app code is wrong"
+            ),
+            Self::SignInRequired { operation, .. } => {
+                let reason = match operation {
+                    SignIn { .. } => "needed: there is no session",
+                    Refresh { .. } => "refused: sign in again",
+                    Read { .. } => "the session has ended: sign in again",
+                };
+                write!(f, "{operation}: {reason}")
+            }
             Self::Status { operation, status, .. } => {
                 write!(f, "{operation}: {}", meaning(*status))
             }
-            Self::Redirect { operation, to, .. } => match to {
-                None => write!(f, "{operation}: redirected to nowhere usable"),
-                Some(path) if path.starts_with('/') => {
-                    write!(f, "{operation}: redirected to {path}, which isn't followed")
-                }
-                Some(origin) => {
-                    write!(f, "{operation}: redirected to {origin}, which gets no credentials")
-                }
-            },
+            Self::Redirect { operation, to, .. } => {
+                let (to, end) = match to.as_deref() {
+                    None => ("nowhere usable", ""),
+                    Some(path) if path.starts_with('/') => (path, ", which isn't followed"),
+                    Some(origin) => (origin, ", which gets no credentials"),
+                };
+                write!(f, "{operation}: redirected to {to}{end}")
+            }
             Self::Proxy { proxy, status: 407 } => write!(
                 f,
                 "proxy {proxy}: wants other credentials: they are set in its URL, user:password@host"

@@ -1,9 +1,6 @@
 //! What a client does, told while it does it: for logs, metrics and signs of life.
 
-use std::fmt;
-use std::net::SocketAddr;
-use std::sync::Arc;
-use std::time::Duration;
+use std::{fmt, net::SocketAddr, sync::Arc, time::Duration};
 
 use crate::error::Error;
 
@@ -22,13 +19,11 @@ use crate::error::Error;
 #[non_exhaustive]
 pub enum Event<'a> {
     /// A host name is about to be looked up.
-    #[non_exhaustive]
     Resolving {
         /// The name.
         host: &'a str,
     },
     /// A host name was looked up.
-    #[non_exhaustive]
     Resolved {
         /// The name.
         host: &'a str,
@@ -36,7 +31,6 @@ pub enum Event<'a> {
         addresses: &'a [SocketAddr],
     },
     /// A TCP connection was made.
-    #[non_exhaustive]
     Connected {
         /// The host that it leads to, the proxy's for one.
         host: &'a str,
@@ -44,7 +38,6 @@ pub enum Event<'a> {
         address: SocketAddr,
     },
     /// A request is about to be sent.
-    #[non_exhaustive]
     Request {
         /// The method.
         method: &'a str,
@@ -54,7 +47,6 @@ pub enum Event<'a> {
         path: &'a str,
     },
     /// The head of a response has come.
-    #[non_exhaustive]
     Response {
         /// The status.
         status: u16,
@@ -62,13 +54,11 @@ pub enum Event<'a> {
         elapsed: Duration,
     },
     /// More of a body that is being copied has come.
-    #[non_exhaustive]
     Body {
         /// How many bytes have come so far.
         bytes: u64,
     },
     /// A request will be sent again.
-    #[non_exhaustive]
     Retry {
         /// Why.
         error: &'a Error,
@@ -76,7 +66,6 @@ pub enum Event<'a> {
         wait: Duration,
     },
     /// The lock of a token store is about to be taken, which waits for whoever holds it.
-    #[non_exhaustive]
     Locking {
         /// What the store calls itself.
         store: &'a str,

@@ -9,8 +9,7 @@ use std::{fmt, io::Write, time::SystemTime};
 
 use serde::de::DeserializeOwned;
 use serde_json::Value;
-use ureq::Body;
-use ureq::http::Response;
+use ureq::{Body, http::Response};
 
 use self::renewal::Turn;
 use self::state::{Rejection, State};

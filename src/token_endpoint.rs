@@ -5,9 +5,8 @@ use std::collections::BTreeMap;
 
 use serde_json::value::RawValue;
 
-use crate::error::{Error, Stage, is_temporary_status};
-use crate::http::Call;
-use crate::http::body::Bytes;
+use crate::error::{Error, Stage};
+use crate::http::{Call, body::Bytes};
 use crate::secret::{AccessToken, RefreshToken};
 use crate::tokens::{Account, DEFAULT_LIFETIME, Tokens};
 
@@ -54,20 +53,13 @@ fn lifetime(json: &str) -> Option<u64> {
 /// The error of a refresh: one that is refused for good can only be mended by signing in,
 /// and one whose response was lost may have spent the tokens.
 pub(crate) fn refresh_error(mut error: Error) -> Error {
-    match error {
-        Error::Status { operation, status: status @ 400..=499, text }
-        | Error::Unauthorized { operation, status, text }
-            if !is_temporary_status(status) =>
-        {
-            Error::SignInRequired { operation, status: Some(status), text }
-        }
-        Error::Transport { stage: Stage::Exchange, ref mut reason, .. }
-        | Error::InvalidResponse { ref mut reason, .. } => {
-            reason.push_str("; the session may have ended, which the next call finds out");
-            error
-        }
-        other => other,
+    if let Error::Transport { stage: Stage::Exchange, reason, .. }
+    | Error::InvalidResponse { reason, .. } = &mut error
+    {
+        reason.push_str("; the session may have ended, which the next call finds out");
     }
+    let is_refusal = matches!(error.status(), Some(400..=499)) && !error.is_temporary();
+    if is_refusal { error.into_sign_in_required() } else { error }
 }
 
 #[cfg(test)]

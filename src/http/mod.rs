@@ -4,7 +4,7 @@
 pub(crate) mod attempt;
 pub(crate) mod body;
 pub(crate) mod certificates;
-mod connect;
+pub(crate) mod connect;
 mod date;
 mod json;
 pub(crate) mod proxy;

@@ -6,10 +6,8 @@
 
 use std::io::{self, Read, Write};
 
-use ureq::Proxy;
-use ureq::config::AutoHeaderValue;
-use ureq::http::StatusCode;
 use ureq::unversioned::transport::{ConnectionDetails, NextTimeout, Transport, TransportAdapter};
+use ureq::{Proxy, config::AutoHeaderValue, http::StatusCode};
 
 use super::attempt::{Kind, TransportError};
 use super::connect::{Hop, Stream, port, time_left};
@@ -28,6 +26,7 @@ pub(crate) fn open(
     let mut stream = TransportAdapter::new(stream, details.current_time.clone());
     // Of the adapter's reads and writes all together.
     stream.set_timeout(NextTimeout { after: time_left(details).into(), ..details.timeout });
+    let no_response = |error: io::Error| TransportError::from_ureq(Stage::Proxy, error.into());
     stream.write_all(request(details, proxy).as_bytes()).map_err(no_response)?;
     let mut status = Some(100);
     // After these, more is to come (RFC 9110, section 15.2).
@@ -44,10 +43,6 @@ pub(crate) fn open(
         None => (Kind::Final, "it doesn't speak HTTP".to_owned()),
     };
     Err(TransportError::new(Stage::Proxy, kind, reason))
-}
-
-fn no_response(error: io::Error) -> TransportError {
-    TransportError::from_ureq(Stage::Proxy, error.into())
 }
 
 fn request(details: &ConnectionDetails, proxy: &Proxy) -> String {

@@ -7,9 +7,7 @@ use std::{io, time::SystemTime};
 
 use super::Session;
 use super::state::{Outcome, Plan, Rejection, Renewal, State, Step, Usable};
-use crate::error::Error;
-use crate::event::Event;
-use crate::tokens::Tokens;
+use crate::{error::Error, event::Event, tokens::Tokens};
 
 impl Session {
     /// Returns tokens that a call may use, renewed if need be; other ones than those that
@@ -83,9 +81,7 @@ impl Session {
         };
         let client = self.client();
         client.events().emit(&Event::Refreshing);
-        // A call that could go on with the token is held up by one request, not by retries.
-        let max_retries = if is_early { 0 } else { client.max_retries() };
-        match client.send_refresh(&tokens, max_retries) {
+        match client.send_refresh(&tokens, is_early) {
             Ok(renewed) => {
                 let usable = self.state().renewed(renewed, stored);
                 client.events().emit(&Event::Refreshed);
