@@ -1,11 +1,10 @@
 //! The command line, as a pure function of its arguments.
 
 use std::ffi::{OsStr, OsString};
-use std::mem;
 use std::os::unix::ffi::OsStrExt;
 use std::path::PathBuf;
 use std::time::Duration;
-use std::vec;
+use std::{mem, vec};
 
 pub(crate) const USAGE: &str = "\
 prints a resource of HERE's Geovisualization (Data Lens) API as JSON
@@ -202,9 +201,7 @@ impl Arguments {
     /// Reads up to the next option, if there is one.
     fn next_option(&mut self) -> Result<bool, String> {
         while self.attached.is_empty() {
-            let Some(argument) = self.rest.next() else {
-                return Ok(false);
-            };
+            let Some(argument) = self.rest.next() else { return Ok(false) };
             match argument.as_bytes() {
                 b"--" => self.operands.extend(self.rest.by_ref()),
                 long @ [b'-', b'-', ..] => {
@@ -260,14 +257,13 @@ fn output(token: bool, header: bool, resource: Option<OsString>) -> Result<Outpu
 }
 
 fn user_name(value: OsString) -> Result<String, String> {
-    let name = utf8("USERNAME", value)?;
-    if !name.contains('@') {
-        return Err("USERNAME must be the e-mail address of the account".into());
+    match utf8("USERNAME", value)? {
+        name if !name.contains('@') => {
+            Err("USERNAME must be the e-mail address of the account".into())
+        }
+        name if name.contains(char::is_control) => Err("USERNAME holds a control character".into()),
+        name => Ok(name),
     }
-    if name.contains(char::is_control) {
-        return Err("USERNAME holds a control character".into());
-    }
-    Ok(name)
 }
 
 fn utf8(name: &str, value: OsString) -> Result<String, String> {

@@ -21,8 +21,7 @@ impl From<Error> for CliError {
     fn from(error: Error) -> Self {
         let mut message = error.to_string();
         if let Error::Transport { stage, .. } = error {
-            let hint = hint(stage, &message);
-            message += hint;
+            message += hint(stage, &message);
         }
         if let Some(source) = error.source() {
             message += &format!(": {source}");

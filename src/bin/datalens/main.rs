@@ -13,59 +13,55 @@ mod signals;
 #[allow(unsafe_code)] // libc's terminals.
 mod terminal;
 
-use std::env;
-use std::io;
+use std::ffi::OsString;
 use std::process::ExitCode;
+use std::{env, io};
 
-use here_datalens::{
-    AccessToken, ClientBuilder, Error, FileStore, MemoryStore, TokenStore, Tokens,
-};
+use here_datalens::{AccessToken, ClientBuilder, Error, FileStore};
+use here_datalens::{MemoryStore, TokenStore, Tokens};
 
 use crate::args::{Command, Options, Output};
 use crate::error::CliError;
+use crate::output::Stdout;
 
 fn main() -> ExitCode {
-    let ended = match args::parse(env::args_os().skip(1).collect()) {
-        Ok(Command::Print(text)) => output::print_text(text).map_err(CliError::from),
-        Ok(Command::Run(options)) => run(&options),
-        Err(reason) => Err(reason.into()),
-    };
+    let ended = run(env::args_os().skip(1).collect());
     progress::end_wait();
-    match ended {
-        Ok(()) => ExitCode::SUCCESS,
-        Err(error) => {
-            if error.exit_status != 0 {
-                progress::report(&error.message);
-            }
-            error.exit_status.into()
-        }
+    let Err(CliError { exit_status, message }) = ended else { return ExitCode::SUCCESS };
+    if exit_status != 0 {
+        progress::report(&message);
     }
+    exit_status.into()
 }
 
-fn run(options: &Options) -> Result<(), CliError> {
-    let settings = settings::from_environment(options)?;
-    if let Some(token) = stored_token(options, &settings) {
-        return Ok(output::print_token(&token, &options.output)?);
+fn run(arguments: Vec<OsString>) -> Result<(), CliError> {
+    let command = args::parse(arguments)?;
+    let mut out = Stdout::open()?;
+    let options = match command {
+        Command::Print(text) => return Ok(out.print_text(text)?),
+        Command::Run(options) => options,
+    };
+    let settings = settings::from_environment(&options)?;
+    if let Some(token) = stored_token(&options, &settings) {
+        return Ok(out.print_token(&token, &options.output)?);
     }
-    let verbose = options.verbose;
-    let settings = settings.on_event(move |event| progress::follow(event, verbose));
-    let client = settings::client(settings, options)?;
+    let settings = settings.on_event(move |event| progress::follow(event, options.verbose));
+    let client = settings::client(settings, &options)?;
     progress::start();
     let session = match &options.session {
         Some(path) => client.session(&options.email, DeferringStore(FileStore::new(path))),
         None => client.session(&options.email, MemoryStore::default()),
     };
-    let mut result = output::print(&session, &options.output);
-    if let Err(required) = &result
-        && required.needs_sign_in()
-    {
+    let mut print = || out.print(&session, &options.output);
+    let mut result = print();
+    if let Err(why @ Error::SignInRequired { .. }) = &result {
         progress::end_wait();
-        let password = password::read_password(options.password_stdin, required)?;
-        result = session.sign_in(&password).and_then(|()| output::print(&session, &options.output));
+        let password = password::read_password(options.password_stdin, why)?;
+        result = session.sign_in(&password).and_then(|()| print());
     }
     if let Err(Error::Store { renewed: true, .. }) = &result {
         // The session holds the new tokens all the same.
-        output::print(&session, &options.output)?;
+        print()?;
     }
     Ok(result?)
 }

@@ -14,12 +14,11 @@ const MAX_PASSWORD: usize = 8 * 1024;
 
 /// Reads the password that this error asks for.
 pub(crate) fn read_password(from_stdin: bool, why: &Error) -> Result<Password, CliError> {
-    let password = read(from_stdin, why).map_err(|reason| match why.status() {
+    read(from_stdin, why).map(Password::new).map_err(|reason| match why.status() {
         // There was a session, which the server has refused.
         Some(_) => CliError { exit_status: 3, message: format!("{why}; {reason}") },
         None => reason.into(),
-    })?;
-    Ok(Password::new(password))
+    })
 }
 
 /// Reads it from standard input if that was asked for, else from `DATALENS_PASSWORD`, else
@@ -43,20 +42,17 @@ fn read(from_stdin: bool, why: &Error) -> Result<String, String> {
 
 /// Refuses what a person wouldn't see. Blanks may be part of a password.
 fn check(bytes: Vec<u8>) -> Result<String, &'static str> {
-    if bytes.len() > MAX_PASSWORD {
-        return Err("is too long");
+    let length = bytes.len();
+    match String::from_utf8(bytes) {
+        _ if length > MAX_PASSWORD => Err("is too long"),
+        Err(_) => Err("isn't UTF-8"),
+        Ok(password) if password.is_empty() => Err("is empty"),
+        Ok(password) if password.contains('\u{feff}') => Err("contains a byte-order mark"),
+        Ok(password) if password.contains(['\r', '\n']) => {
+            Err("contains a line break: it must be one line")
+        }
+        Ok(password) => Ok(password),
     }
-    let password = String::from_utf8(bytes).map_err(|_| "isn't UTF-8")?;
-    if password.is_empty() {
-        return Err("is empty");
-    }
-    if password.contains('\u{feff}') {
-        return Err("contains a byte-order mark");
-    }
-    if password.contains(['\r', '\n']) {
-        return Err("contains a line break: it must be one line");
-    }
-    Ok(password)
 }
 
 /// Reads to the end, and drops one final LF or CRLF.

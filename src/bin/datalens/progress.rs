@@ -4,8 +4,8 @@
 use std::fmt::Display;
 use std::io::{self, IsTerminal, Write};
 use std::sync::{Mutex, MutexGuard, PoisonError};
-use std::thread;
 use std::time::{Duration, Instant};
+use std::{mem, thread};
 
 use here_datalens::Event;
 
@@ -20,9 +20,12 @@ const INTERVAL: Duration = Duration::from_secs(1);
 /// The longest line, in characters: one that wraps can't be wiped.
 const MAX_LINE: usize = 79;
 
-static STATUS: Mutex<Status> = Mutex::new(Status { wait: None, bytes: 0, is_shown: false });
+static STATUS: Mutex<Status> =
+    Mutex::new(Status { has_started: false, wait: None, bytes: 0, is_shown: false });
 
 struct Status {
+    /// Whether waits are to be shown at all; else none is taken note of.
+    has_started: bool,
     /// What is being waited for, and since when.
     wait: Option<(String, Instant)>,
     /// How much of a body has come.
@@ -42,18 +45,27 @@ pub(crate) fn end_wait() {
     set_wait(None);
 }
 
+/// Ends what is being waited for if this, which is about to be written to, is a terminal.
+pub(crate) fn end_wait_at(output: &impl IsTerminal) {
+    if status().wait.is_some() && output.is_terminal() {
+        end_wait();
+    }
+}
+
 /// Starts to show what is being waited for, if standard error is a terminal.
 pub(crate) fn start() {
     if !io::stderr().is_terminal() {
         return;
     }
-    let show = || loop {
-        thread::sleep(INTERVAL);
-        status().show();
-    };
+    status().has_started = true;
     signals::with_all_blocked(|| {
         // Without a thread there is no line, and nothing else is missing.
-        let _ = thread::Builder::new().spawn(show);
+        let _ = thread::Builder::new().spawn(|| {
+            loop {
+                thread::sleep(INTERVAL);
+                status().show();
+            }
+        });
     });
 }
 
@@ -63,6 +75,7 @@ pub(crate) fn follow(event: &Event<'_>, verbose: bool) {
         report(event);
     }
     let wait = match event {
+        _ if !status().has_started => return,
         Event::Resolving { host, .. } => format!("looking up {host}"),
         Event::Request { host, path, .. } => match path.split("/v1/").last() {
             Some("sign_in/") => format!("signing in at {host}"),
@@ -90,25 +103,19 @@ fn status() -> MutexGuard<'static, Status> {
 
 impl Status {
     fn show(&mut self) {
-        let Some((wait, since)) = &self.wait else {
-            return;
-        };
+        let Some((wait, since)) = &self.wait else { return };
         let seconds = since.elapsed().as_secs();
         if seconds < PATIENCE_SECONDS || !terminal::is_in_foreground(io::stderr()) {
             return;
         }
-        let bytes = match self.bytes {
-            0 => String::new(),
-            bytes => format!("{bytes} bytes, "),
-        };
+        let bytes = if self.bytes > 0 { format!("{} bytes, ", self.bytes) } else { String::new() };
         let time = format!(" … {bytes}{seconds} s");
         let room = MAX_LINE.saturating_sub(time.chars().count());
-        let wait: String = wait.chars().take(room).collect();
-        self.is_shown = write!(io::stderr(), "\r{wait}{time}\x1b[K").is_ok();
+        self.is_shown = write!(io::stderr(), "\r{wait:.room$}{time}\x1b[K").is_ok();
     }
 
     fn wipe(&mut self) {
-        if std::mem::take(&mut self.is_shown) {
+        if mem::take(&mut self.is_shown) {
             let _ = write!(io::stderr(), "\r\x1b[K");
         }
     }

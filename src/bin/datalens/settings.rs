@@ -2,10 +2,9 @@
 
 use std::env;
 use std::ffi::OsString;
-use std::fmt;
 use std::fs::File;
 use std::io::{self, Read};
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 use here_datalens::{Client, ClientBuilder, Credentials, Error};
 
@@ -18,8 +17,7 @@ const MAX_CACERT: u64 = 8 * 1024 * 1024;
 /// The settings that need no file.
 pub(crate) fn from_environment(options: &Options) -> Result<ClientBuilder, String> {
     let credentials = Credentials::new(credential("HERE_APP_ID")?, credential("HERE_APP_CODE")?);
-    let mut builder =
-        Client::builder(credentials).proxy_from_env().max_retries(options.max_retries);
+    let mut builder = Client::builder(credentials).proxy_from_env();
     let (name, url) = match &options.base_url {
         Some(url) => ("--base-url", Some(url.clone())),
         None => ("DATALENS_BASE_URL", variable("DATALENS_BASE_URL")?.filter(|url| !url.is_empty())),
@@ -31,38 +29,32 @@ pub(crate) fn from_environment(options: &Options) -> Result<ClientBuilder, Strin
     if let Some(limit) = options.timeout {
         builder = builder.timeout(limit);
     }
-    Ok(builder)
+    Ok(builder.max_retries(options.max_retries))
 }
 
 /// Makes the client, with the certificates of the file that is to be used instead of the
-/// built-in ones.
-pub(crate) fn client(builder: ClientBuilder, options: &Options) -> Result<Client, CliError> {
-    let variable = || env::var_os("SSL_CERT_FILE").filter(|value| !value.is_empty());
-    let (path, name) = match (&options.cacert, variable()) {
-        (Some(path), _) => (path.clone(), "--cacert"),
-        (None, Some(path)) => (PathBuf::from(path), "SSL_CERT_FILE"),
-        (None, None) => return builder.build().map_err(|error| named(error, options)),
+/// built-in ones. A message names the variable or the option that a setting was taken from.
+pub(crate) fn client(mut builder: ClientBuilder, options: &Options) -> Result<Client, CliError> {
+    let (from, path) = match &options.cacert {
+        Some(path) => ("--cacert", path.clone()),
+        None => ("SSL_CERT_FILE", env::var_os("SSL_CERT_FILE").unwrap_or_default().into()),
     };
-    let refuse = |reason: &dyn fmt::Display| CliError::from(format!("{name} {path:?}: {reason}"));
-    let pem = read(&path).map_err(|error| refuse(&format_args!("can't be read: {error}")))?;
-    let built = builder.root_certificates(pem).build();
-    built.map_err(|error| match error {
-        Error::InvalidInput { name: "root certificates", reason, .. } => refuse(&reason),
-        error => named(error, options),
+    if !path.as_os_str().is_empty() {
+        let fail = |error| format!("{from} {path:?}: can't be read: {error}");
+        builder = builder.root_certificates(read(&path).map_err(fail)?);
+    }
+    builder.build().map_err(|error| {
+        let Error::InvalidInput { name, reason, .. } = error else { return error.into() };
+        let name = match name {
+            "app id" => "HERE_APP_ID",
+            "app code" => "HERE_APP_CODE",
+            "base URL" if options.base_url.is_some() => "--base-url",
+            "base URL" => "DATALENS_BASE_URL",
+            "root certificates" => &format!("{from} {path:?}"),
+            name => name,
+        };
+        format!("{name}: {reason}").into()
     })
-}
-
-/// Names the variable or the option that a setting was taken from.
-fn named(error: Error, options: &Options) -> CliError {
-    let Error::InvalidInput { name, reason, .. } = &error else { return error.into() };
-    let name = match *name {
-        "app id" => "HERE_APP_ID",
-        "app code" => "HERE_APP_CODE",
-        "base URL" if options.base_url.is_some() => "--base-url",
-        "base URL" => "DATALENS_BASE_URL",
-        name => name,
-    };
-    format!("{name}: {reason}").into()
 }
 
 /// Reads a file that may be a pipe, or endless.
@@ -78,17 +70,15 @@ fn read(path: &Path) -> io::Result<Vec<u8>> {
 
 /// The value of a variable that must be set. An empty one tells of a script that lost it.
 fn credential(name: &str) -> Result<String, String> {
-    let refuse = |reason| Err(format!("{name} {reason}"));
     let value = variable(name)?.ok_or_else(|| format!("{name} isn't set"))?;
-    if value.is_empty() {
-        return refuse("is empty");
-    }
     check_visible(name, &value)?;
-    let is_quoted = |quote| value.len() > 1 && value.starts_with(quote) && value.ends_with(quote);
-    if is_quoted('"') || is_quoted('\'') {
-        return refuse("is in quotes: leave them out (docker's --env-file keeps them)");
+    match value.as_bytes() {
+        [] => Err(format!("{name} is empty")),
+        [b'"', .., b'"'] | [b'\'', .., b'\''] => {
+            Err(format!("{name} is in quotes: leave them out (docker's --env-file keeps them)"))
+        }
+        _ => Ok(value),
     }
-    Ok(value)
 }
 
 fn variable(name: &str) -> Result<Option<String>, String> {
@@ -103,11 +93,10 @@ fn check_visible(name: &str, value: &str) -> Result<(), String> {
             || matches!(c, '\u{ad}' | '\u{200b}'..='\u{200f}' | '\u{202a}'..='\u{202e}'
                 | '\u{2060}'..='\u{206f}' | '\u{feff}')
     };
-    if value.contains(is_hidden) {
-        return Err(format!("{name} holds a character that can't be seen"));
-    }
-    if value.trim() != value {
-        return Err(format!("{name} begins or ends with a blank"));
-    }
-    Ok(())
+    let reason = match value.trim() {
+        _ if value.contains(is_hidden) => "holds a character that can't be seen",
+        trimmed if trimmed != value => "begins or ends with a blank",
+        _ => return Ok(()),
+    };
+    Err(format!("{name} {reason}"))
 }
