@@ -5,14 +5,14 @@ mod disk;
 
 use std::ffi::OsString;
 use std::fs::{self, File};
-use std::io::{self, Read};
+use std::io::{self, ErrorKind, Read};
 use std::os::unix::fs::MetadataExt;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::time::Instant;
 
 use super::TokenStore;
 use crate::tokens::Tokens;
-use disk::{LOCK_TIMEOUT, OpenFile, context, is_private, lock_file, open_regular, refused};
+use disk::{LOCK_TIMEOUT, OpenFile, check_private, context, lock_file, open_regular, refused};
 
 /// More than any tokens: two of 8 KB, each byte of them escaped, and the account.
 const MAX_SIZE: usize = 128 * 1024;
@@ -59,17 +59,17 @@ impl FileStore {
 
     fn open(&self, write: bool) -> io::Result<File> {
         let file = open_regular(&self.path, write).map_err(context("can't open it"))?;
-        if is_private(&file)? {
-            return Ok(file);
-        }
-        let command = format!("chmod 600 {}", shell_quoted(&self.path));
-        Err(refused(format!("others can read or write it: {command}")))
+        check_private(&file, || {
+            let path = self.path.display().to_string().replace(char::is_control, "?");
+            format!("others can read or write it: chmod 600 '{}'", path.replace('\'', r"'\''"))
+        })?;
+        Ok(file)
     }
 
     fn read(&self) -> io::Result<Option<Stored>> {
         match self.open(false) {
             Ok(file) => Stored::read(file).map(Some),
-            Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
+            Err(error) if error.kind() != ErrorKind::NotFound => Err(error),
             Err(_) if self.path.file_name().is_some() && self.directory().is_dir() => Ok(None),
             Err(_) => Err(refused("its directory doesn't exist")),
         }
@@ -84,24 +84,20 @@ impl FileStore {
     /// Loads the tokens, and makes sure, as far as that is possible, that new ones can be
     /// stored: opens the file that they will be written to.
     fn prepare(&self, deadline: Instant) -> io::Result<(Option<Tokens>, OpenFile)> {
-        let Some(old) = self.read()? else { return Ok((None, self.reserve()?)) };
-        if self.is_mount_point(&old)? {
+        let old = self.read()?;
+        if self.is_mount_point(old.as_ref())? {
             let Stored { file, tokens, .. } = self.read_locked(true, deadline)?;
             return Ok((tokens, OpenFile { file, path: self.path.clone(), is_temporary: false }));
         }
-        Ok((old.tokens, self.reserve()?))
-    }
-
-    /// Makes a file that has room for tokens.
-    fn reserve(&self) -> io::Result<OpenFile> {
-        let file = self.temporary()?;
-        // Flushed, since some file systems find only then that there is no room.
-        file.write(&vec![b' '; MAX_SIZE])?;
-        Ok(file)
+        let room = self.temporary()?;
+        // Reserves it. Flushed, since some file systems find only then that there is none.
+        room.write(&vec![b' '; MAX_SIZE])?;
+        Ok((old.and_then(|old| old.tokens), room))
     }
 
     /// Renames a copy over the file, which shows whether it can be replaced.
-    fn is_mount_point(&self, old: &Stored) -> io::Result<bool> {
+    fn is_mount_point(&self, old: Option<&Stored>) -> io::Result<bool> {
+        let Some(old) = old else { return Ok(false) };
         let copy = self.temporary()?;
         let owner = old.file.metadata()?.uid();
         if copy.file.metadata()?.uid() != owner {
@@ -112,7 +108,7 @@ impl FileStore {
         // both of its states have the same bytes.
         copy.write(&old.bytes)?;
         match copy.rename(&self.path) {
-            Err(error) if error.kind() == io::ErrorKind::ResourceBusy => Ok(true),
+            Err(error) if error.kind() == ErrorKind::ResourceBusy => Ok(true),
             renamed => renamed.map(|()| false),
         }
     }
@@ -122,22 +118,11 @@ impl FileStore {
     fn is_foreign_mount_point(&self, owner: u32) -> io::Result<bool> {
         let link = self.beside(".", ".datalens-tmp");
         match fs::hard_link(&self.path, &link) {
-            Err(error) if error.kind() == io::ErrorKind::CrossesDevices => return Ok(true),
+            Err(error) if error.kind() == ErrorKind::CrossesDevices => return Ok(true),
             Err(_) => {}
             Ok(()) => fs::remove_file(&link)?,
         }
         Err(refused(format!("it belongs to another user, whose id is {owner}")))
-    }
-
-    fn commit(&self, target: OpenFile, tokens: &Tokens) -> io::Result<()> {
-        let json = serde_json::to_string(tokens)? + "\n";
-        target.write(json.as_bytes())?;
-        if target.is_temporary {
-            target.rename(&self.path)?;
-            // So that the rename outlasts a crash; not every file system can do it.
-            let _ = File::open(self.directory()).and_then(|directory| directory.sync_all());
-        }
-        Ok(())
     }
 
     fn temporary(&self) -> io::Result<OpenFile> {
@@ -150,10 +135,8 @@ impl FileStore {
 
     /// The path of a file beside the store's.
     fn beside(&self, prefix: &str, suffix: &str) -> PathBuf {
-        let mut name = OsString::from(prefix);
-        name.push(self.path.file_name().unwrap_or_default());
-        name.push(suffix);
-        self.path.with_file_name(name)
+        let name = self.path.file_name().unwrap_or_default();
+        self.path.with_file_name(OsString::from_iter([prefix.as_ref(), name, suffix.as_ref()]))
     }
 }
 
@@ -180,10 +163,15 @@ impl TokenStore for FileStore {
             }
         };
         lock.is_temporary = false;
-        match renew(tokens) {
-            Some(tokens) => self.commit(target, &tokens),
-            None => Ok(()),
+        let Some(tokens) = renew(tokens) else { return Ok(()) };
+        let json = serde_json::to_string(&tokens)? + "\n";
+        target.write(json.as_bytes())?;
+        if target.is_temporary {
+            target.rename(&self.path)?;
+            // So that the rename outlasts a crash; not every file system can do it.
+            let _ = File::open(self.directory()).and_then(|directory| directory.sync_all());
         }
+        Ok(())
     }
 
     fn name(&self) -> String {
@@ -231,9 +219,4 @@ fn parse_torn(bytes: &[u8]) -> Option<Tokens> {
     let mut json = bytes.get(..account)?.to_vec();
     json.extend_from_slice(br#","access_token":"torn","issued_at":0,"expires_at":0}"#);
     parse(&json)
-}
-
-fn shell_quoted(path: &Path) -> String {
-    let path = path.display().to_string().replace('\'', r"'\''");
-    format!("'{}'", path.replace(char::is_control, "?"))
 }

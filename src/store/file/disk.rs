@@ -3,7 +3,7 @@
 
 use std::fmt::Display;
 use std::fs::{self, File, Metadata, TryLockError};
-use std::io;
+use std::io::{self, ErrorKind};
 use std::os::fd::OwnedFd;
 use std::os::unix::fs::{FileExt, MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
@@ -32,9 +32,7 @@ impl OpenFile {
         let is_temporary = !path.exists();
         // What stands in the place of the lock isn't what is stored, which alone is refused.
         let open = || match open_or_create(&path) {
-            Err(error) if error.kind() == io::ErrorKind::InvalidInput => {
-                Err(io::Error::other(error))
-            }
+            Err(error) if error.kind() == ErrorKind::InvalidInput => Err(io::Error::other(error)),
             opened => opened,
         };
         let file = lock_file(&path, open, File::try_lock, deadline)?;
@@ -50,10 +48,8 @@ impl OpenFile {
 
     /// Some file systems take no notice of the mode.
     fn checked(self) -> io::Result<Self> {
-        if is_private(&self.file)? {
-            return Ok(self);
-        }
-        Err(refused("its file system can't keep it from other users"))
+        check_private(&self.file, || "its file system can't keep it from other users".into())?;
+        Ok(self)
     }
 
     /// Whether it is still the file at its path, which others would open.
@@ -67,11 +63,8 @@ impl OpenFile {
 
     /// Renames it over another, unless who removed the lock has put a file in its place.
     pub(super) fn rename(self, target: &Path) -> io::Result<()> {
-        let renamed = if self.is_current() {
-            fs::rename(&self.path, target)
-        } else {
-            Err(io::Error::other("it was removed or replaced"))
-        };
+        let gone = || Err(io::Error::other("it was removed or replaced"));
+        let renamed = if self.is_current() { fs::rename(&self.path, target) } else { gone() };
         renamed.map_err(context(format_args!("can't rename {:?} over it", self.path)))
     }
 }
@@ -101,7 +94,7 @@ pub(super) fn lock_file(
             Err(TryLockError::Error(error)) => return Err(error),
             _ if Instant::now() >= deadline => {
                 let reason = "another process has held the lock for too long";
-                return Err(io::Error::new(io::ErrorKind::TimedOut, reason));
+                return Err(io::Error::new(ErrorKind::TimedOut, reason));
             }
             _ => thread::sleep(LOCK_POLL_INTERVAL),
         }
@@ -128,20 +121,17 @@ pub(super) fn open_regular(path: &Path, write: bool) -> io::Result<File> {
 fn open_or_create(path: &Path) -> io::Result<File> {
     loop {
         match open_regular(path, true) {
-            Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+            Err(error) if error.kind() == ErrorKind::NotFound => match create_new(path) {
+                Err(error) if error.kind() == ErrorKind::AlreadyExists => {}
+                created => return created,
+            },
             opened => return opened,
-        }
-        match create_new(path) {
-            Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {}
-            created => return created,
         }
     }
 }
 
 fn create_new(path: &Path) -> io::Result<File> {
-    let mut options = File::options();
-    options.read(true).write(true).create_new(true).mode(0o600);
-    options.open(path)
+    File::options().read(true).write(true).create_new(true).mode(0o600).open(path)
 }
 
 /// Removes the temporary file of an update that was killed, and nothing else.
@@ -186,12 +176,12 @@ fn is_same(one: &Metadata, other: &Metadata) -> bool {
     (one.dev(), one.ino()) == (other.dev(), other.ino())
 }
 
-pub(super) fn is_private(file: &File) -> io::Result<bool> {
-    Ok(file.metadata()?.mode() & 0o077 == 0)
+pub(super) fn check_private(file: &File, reason: impl FnOnce() -> String) -> io::Result<()> {
+    if file.metadata()?.mode() & 0o077 == 0 { Ok(()) } else { Err(refused(reason())) }
 }
 
 pub(super) fn refused(reason: impl Into<String>) -> io::Error {
-    io::Error::new(io::ErrorKind::InvalidInput, reason.into())
+    io::Error::new(ErrorKind::InvalidInput, reason.into())
 }
 
 /// Puts what failed before an error: `map_err(context("can't …"))`.
