@@ -137,12 +137,9 @@ pub(crate) fn parse(arguments: Vec<OsString>) -> Result<Command, String> {
         return Err(USAGE.into());
     }
     // Whoever asks for help gets it, whatever else is wrong.
-    for option in arguments.iter().take_while(|argument| *argument != "--") {
-        match option.to_str() {
-            Some("-h") => return Ok(Command::Print(SHORT_HELP)),
-            Some("--help") => return Ok(Command::Print(LONG_HELP)),
-            _ => {}
-        }
+    let mut options = arguments.iter().take_while(|argument| *argument != "--");
+    if let Some(option) = options.find(|option| *option == "-h" || *option == "--help") {
+        return Ok(Command::Print(if option == "-h" { SHORT_HELP } else { LONG_HELP }));
     }
     parse_options(arguments).map_err(|reason| format!("{reason}\nTry 'datalens --help' for more."))
 }
@@ -176,7 +173,15 @@ fn parse_options(arguments: Vec<OsString>) -> Result<Command, String> {
     }
     let mut operands = arguments.operands.into_iter();
     options.email = user_name(operands.next().ok_or("USERNAME is missing")?)?;
-    options.output = output(token, header, operands.next())?;
+    options.output = match (token, header, operands.next()) {
+        (true, true, _) => return Err("--token and --header exclude each other".into()),
+        (true, _, Some(_)) => return Err("--token takes no RESOURCE".into()),
+        (_, true, Some(_)) => return Err("--header takes no RESOURCE".into()),
+        (true, _, None) => Output::Token,
+        (_, true, None) => Output::Header,
+        (_, _, Some(resource)) => Output::Resource(utf8("RESOURCE", resource)?),
+        (_, _, None) => Output::default(),
+    };
     match operands.next() {
         Some(_) => Err("too many arguments: at most USERNAME and RESOURCE".into()),
         None => Ok(Command::Run(options)),
@@ -217,53 +222,36 @@ impl Arguments {
                 _ => self.operands.push(argument),
             }
         }
-        let letter = self.attached.remove(0);
-        if letter == b'=' {
-            return Err(format!("{} takes no value", self.option));
+        match self.attached.remove(0) {
+            b'=' => return Err(format!("{} takes no value", self.option)),
+            letter => self.option = format!("-{}", char::from(letter)),
         }
-        self.option = format!("-{}", char::from(letter));
         Ok(true)
     }
 
     /// The latest option's value.
     fn value(&mut self) -> Result<OsString, String> {
-        let attached = mem::take(&mut self.attached);
-        if attached.is_empty() {
-            return self.rest.next().ok_or_else(|| format!("{} needs a value", self.option));
+        match &mem::take(&mut self.attached)[..] {
+            [] => self.rest.next().ok_or_else(|| format!("{} needs a value", self.option)),
+            [b'=', value @ ..] | value => Ok(OsStr::from_bytes(value).into()),
         }
-        let value = attached.strip_prefix(b"=").unwrap_or(&attached);
-        Ok(OsStr::from_bytes(value).into())
     }
 
     fn path(&mut self) -> Result<PathBuf, String> {
-        let value = self.value()?;
-        if value.is_empty() {
-            return Err(format!("{} needs the name of a file", self.option));
+        match self.value()? {
+            value if value.is_empty() => Err(format!("{} needs the name of a file", self.option)),
+            value => Ok(value.into()),
         }
-        Ok(value.into())
-    }
-}
-
-fn output(token: bool, header: bool, resource: Option<OsString>) -> Result<Output, String> {
-    match (token, header, resource) {
-        (true, true, _) => Err("--token and --header exclude each other".into()),
-        (true, _, Some(_)) => Err("--token takes no RESOURCE".into()),
-        (_, true, Some(_)) => Err("--header takes no RESOURCE".into()),
-        (true, _, None) => Ok(Output::Token),
-        (_, true, None) => Ok(Output::Header),
-        (_, _, Some(resource)) => Ok(Output::Resource(utf8("RESOURCE", resource)?)),
-        (_, _, None) => Ok(Output::default()),
     }
 }
 
 fn user_name(value: OsString) -> Result<String, String> {
-    match utf8("USERNAME", value)? {
-        name if !name.contains('@') => {
-            Err("USERNAME must be the e-mail address of the account".into())
-        }
-        name if name.contains(char::is_control) => Err("USERNAME holds a control character".into()),
-        name => Ok(name),
-    }
+    let reason = match utf8("USERNAME", value)? {
+        name if !name.contains('@') => "must be the e-mail address of the account",
+        name if name.contains(char::is_control) => "holds a control character",
+        name => return Ok(name),
+    };
+    Err(format!("USERNAME {reason}"))
 }
 
 fn utf8(name: &str, value: OsString) -> Result<String, String> {

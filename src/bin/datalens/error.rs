@@ -23,24 +23,19 @@ impl From<Error> for CliError {
         if let Error::Transport { stage, .. } = error {
             message += hint(stage, &message);
         }
-        if let Some(source) = error.source() {
-            message += &format!(": {source}");
-        }
-        Self { exit_status: exit_status(&error), message }
-    }
-}
-
-/// Says whether it will help to try again.
-fn exit_status(error: &Error) -> u8 {
-    match error {
-        _ if error.is_temporary() => 4,
-        // The reader has had enough: a success, for a filter.
-        Error::Output(source) if source.kind() == ErrorKind::BrokenPipe => 0,
-        Error::Store { source, .. } if source.kind() == ErrorKind::InvalidInput => 2,
-        Error::Output(_) | Error::Store { .. } => 1,
-        Error::InvalidInput { .. } => 2,
-        Error::Unauthorized { .. } | Error::SignInRequired { .. } => 3,
-        _ => 5,
+        message += &error.source().map_or(String::new(), |source| format!(": {source}"));
+        // Says whether it will help to try again.
+        let exit_status = match &error {
+            _ if error.is_temporary() => 4,
+            // The reader has had enough: a success, for a filter.
+            Error::Output(source) if source.kind() == ErrorKind::BrokenPipe => 0,
+            Error::Store { source, .. } if source.kind() == ErrorKind::InvalidInput => 2,
+            Error::Output(_) | Error::Store { .. } => 1,
+            Error::InvalidInput { .. } => 2,
+            Error::Unauthorized { .. } | Error::SignInRequired { .. } => 3,
+            _ => 5,
+        };
+        Self { exit_status, message }
     }
 }
 

@@ -26,7 +26,7 @@ use crate::output::Stdout;
 
 fn main() -> ExitCode {
     let ended = run(env::args_os().skip(1).collect());
-    progress::end_wait();
+    progress::set_wait(None);
     let Err(CliError { exit_status, message }) = ended else { return ExitCode::SUCCESS };
     if exit_status != 0 {
         progress::report(&message);
@@ -45,9 +45,8 @@ fn run(arguments: Vec<OsString>) -> Result<(), CliError> {
     if let Some(token) = stored_token(&options, &settings) {
         return Ok(out.print_token(&token, &options.output)?);
     }
-    let settings = settings.on_event(move |event| progress::follow(event, options.verbose));
+    let settings = settings.on_event(progress::start(options.verbose));
     let client = settings::client(settings, &options)?;
-    progress::start();
     let session = match &options.session {
         Some(path) => client.session(&options.email, DeferringStore(FileStore::new(path))),
         None => client.session(&options.email, MemoryStore::default()),
@@ -55,7 +54,7 @@ fn run(arguments: Vec<OsString>) -> Result<(), CliError> {
     let mut print = || out.print(&session, &options.output);
     let mut result = print();
     if let Err(why @ Error::SignInRequired { .. }) = &result {
-        progress::end_wait();
+        progress::set_wait(None);
         let password = password::read_password(options.password_stdin, why)?;
         result = session.sign_in(&password).and_then(|()| print());
     }
@@ -92,11 +91,8 @@ impl TokenStore for DeferringStore {
 /// A stored token that is fresh, if that is all that is asked for: it takes no certificate
 /// and no network. Whatever is wrong shows on the usual path.
 fn stored_token(options: &Options, settings: &ClientBuilder) -> Option<AccessToken> {
-    let path = options.session.as_ref()?;
-    if let Output::Resource(_) = options.output {
-        return None;
-    }
-    let tokens = FileStore::new(path).load().ok()??;
+    let (Output::Token | Output::Header) = options.output else { return None };
+    let tokens = FileStore::new(options.session.as_ref()?).load().ok()??;
     let client = settings.clone().build().ok()?;
     let is_usable = tokens.account() == client.account(&options.email) && tokens.is_fresh();
     is_usable.then(|| tokens.access_token().clone())

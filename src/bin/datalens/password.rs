@@ -25,9 +25,8 @@ pub(crate) fn read_password(from_stdin: bool, why: &Error) -> Result<Password, C
 /// from the terminal. Standard input that is a terminal would show what is typed: the
 /// prompt asks instead.
 fn read(from_stdin: bool, why: &Error) -> Result<String, String> {
-    let stdin = io::stdin();
-    let (name, bytes) = if from_stdin && !stdin.is_terminal() {
-        ("the password on standard input", read_line(stdin.lock())?)
+    let (name, bytes) = if from_stdin && !io::stdin().is_terminal() {
+        ("the password on standard input", read_line(io::stdin())?)
     } else if !from_stdin && let Some(password) = env::var_os("DATALENS_PASSWORD") {
         ("DATALENS_PASSWORD", password.into_vec())
     } else {

@@ -20,12 +20,9 @@ const INTERVAL: Duration = Duration::from_secs(1);
 /// The longest line, in characters: one that wraps can't be wiped.
 const MAX_LINE: usize = 79;
 
-static STATUS: Mutex<Status> =
-    Mutex::new(Status { has_started: false, wait: None, bytes: 0, is_shown: false });
+static STATUS: Mutex<Status> = Mutex::new(Status { wait: None, bytes: 0, is_shown: false });
 
 struct Status {
-    /// Whether waits are to be shown at all; else none is taken note of.
-    has_started: bool,
     /// What is being waited for, and since when.
     wait: Option<(String, Instant)>,
     /// How much of a body has come.
@@ -40,42 +37,41 @@ pub(crate) fn report(message: &dyn Display) {
     let _ = writeln!(io::stderr(), "datalens: {message}");
 }
 
-/// Ends what is being waited for, and wipes the line that says so.
-pub(crate) fn end_wait() {
-    set_wait(None);
+/// Takes note of what is being waited for, if anything, and wipes the line of what was.
+pub(crate) fn set_wait(wait: Option<String>) {
+    let mut status = status();
+    status.wipe();
+    status.wait = wait.map(|wait| (wait, Instant::now()));
+    status.bytes = 0;
 }
 
 /// Ends what is being waited for if this, which is about to be written to, is a terminal.
 pub(crate) fn end_wait_at(output: &impl IsTerminal) {
     if status().wait.is_some() && output.is_terminal() {
-        end_wait();
+        set_wait(None);
     }
 }
 
-/// Starts to show what is being waited for, if standard error is a terminal.
-pub(crate) fn start() {
-    if !io::stderr().is_terminal() {
-        return;
-    }
-    status().has_started = true;
-    signals::with_all_blocked(|| {
+/// Starts to show what is being waited for, if standard error is a terminal. Returns what
+/// takes note of events.
+pub(crate) fn start(verbose: bool) -> impl Fn(&Event<'_>) + Send + Sync + 'static {
+    let shows_waits = io::stderr().is_terminal();
+    if shows_waits {
         // Without a thread there is no line, and nothing else is missing.
-        let _ = thread::Builder::new().spawn(|| {
-            loop {
-                thread::sleep(INTERVAL);
-                status().show();
-            }
-        });
-    });
+        signals::with_all_blocked(|| drop(thread::Builder::new().spawn(show_waits)));
+    }
+    move |event| {
+        if verbose || matches!(event, Event::Retry { .. }) {
+            report(event);
+        }
+        if shows_waits {
+            follow(event);
+        }
+    }
 }
 
-/// Takes note of an event.
-pub(crate) fn follow(event: &Event<'_>, verbose: bool) {
-    if verbose || matches!(event, Event::Retry { .. }) {
-        report(event);
-    }
+fn follow(event: &Event<'_>) {
     let wait = match event {
-        _ if !status().has_started => return,
         Event::Resolving { host, .. } => format!("looking up {host}"),
         Event::Request { host, path, .. } => match path.split("/v1/").last() {
             Some("sign_in/") => format!("signing in at {host}"),
@@ -90,11 +86,11 @@ pub(crate) fn follow(event: &Event<'_>, verbose: bool) {
     set_wait(Some(wait));
 }
 
-fn set_wait(wait: Option<String>) {
-    let mut status = status();
-    status.wipe();
-    status.wait = wait.map(|wait| (wait, Instant::now()));
-    status.bytes = 0;
+fn show_waits() {
+    loop {
+        thread::sleep(INTERVAL);
+        status().show();
+    }
 }
 
 fn status() -> MutexGuard<'static, Status> {

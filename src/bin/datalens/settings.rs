@@ -1,7 +1,6 @@
 //! The settings of the client: options, else environment variables, else files.
 
 use std::env;
-use std::ffi::OsString;
 use std::fs::File;
 use std::io::{self, Read};
 use std::path::Path;
@@ -82,7 +81,7 @@ fn credential(name: &str) -> Result<String, String> {
 }
 
 fn variable(name: &str) -> Result<Option<String>, String> {
-    let value = env::var_os(name).map(OsString::into_string).transpose();
+    let value = env::var_os(name).map(|value| value.into_string()).transpose();
     value.map_err(|_| format!("{name} isn't UTF-8"))
 }
 

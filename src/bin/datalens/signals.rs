@@ -15,9 +15,11 @@ pub(crate) type Handler = extern "C" fn(c_int);
 ///
 /// It stays installed: each handler does what the default action does once its time is
 /// over.
-pub(crate) fn install(signal: c_int, handler: Handler) {
-    if exchange(signal, None) != libc::SIG_IGN {
-        exchange(signal, Some(handler as sighandler_t));
+pub(crate) fn install(handler: Handler, signals: &[c_int]) {
+    for signal in signals {
+        if exchange(*signal, None) != libc::SIG_IGN {
+            exchange(*signal, Some(handler as sighandler_t));
+        }
     }
 }
 
@@ -70,23 +72,19 @@ const NO_SIGNAL: c_int = 0;
 /// after `GRACE_SECONDS`; a second one ends it at once.
 pub(crate) fn defer() {
     DEFERRED.store(NO_SIGNAL, SeqCst);
-    for signal in [SIGINT, SIGTERM, SIGHUP] {
-        install(signal, handle_deferred);
-    }
+    install(handle_deferred, &[SIGINT, SIGTERM, SIGHUP]);
 }
 
 /// Ends the program if a signal was deferred. From here on, one ends it at once.
 pub(crate) fn end_deferral() {
-    let ended = DEFERRED.compare_exchange(NO_SIGNAL, NOT_DEFERRING, SeqCst, SeqCst);
-    if let Err(signal @ 1..) = ended {
+    if let Err(signal @ 1..) = DEFERRED.compare_exchange(NO_SIGNAL, NOT_DEFERRING, SeqCst, SeqCst) {
         end_by(signal);
     }
 }
 
 extern "C" fn handle_deferred(signal: c_int) {
-    let first = DEFERRED.compare_exchange(NO_SIGNAL, signal, SeqCst, SeqCst);
     // A second signal, or one outside of a deferral.
-    if first.is_err() {
+    if DEFERRED.compare_exchange(NO_SIGNAL, signal, SeqCst, SeqCst).is_err() {
         end_by(signal);
     }
     // Only now, since a parent may have set an alarm for this program before exec.
@@ -262,7 +260,7 @@ mod tests {
     #[test]
     fn handlers_restart_system_calls_and_block_signals() {
         extern "C" fn handler(_: c_int) {}
-        install(libc::SIGUSR1, handler);
+        install(handler, &[libc::SIGUSR1]);
         // SAFETY: zeros are a valid `sigaction`, and `sigismember` reads its mask.
         let (action, is_blocked) = unsafe {
             let mut action: sigaction = MaybeUninit::zeroed().assume_init();

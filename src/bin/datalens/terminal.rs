@@ -22,8 +22,7 @@ const MAX_LINE: usize = 4095;
 
 /// Opens the terminal, whatever standard input and output are.
 pub(crate) fn open() -> Result<File, &'static str> {
-    let terminal = File::options().read(true).write(true).open("/dev/tty");
-    terminal.map_err(|_| {
+    File::options().read(true).write(true).open("/dev/tty").map_err(|_| {
         "no password, and no terminal to ask for it: use --password-stdin or set DATALENS_PASSWORD"
     })
 }
@@ -81,21 +80,15 @@ fn check(line: &[u8]) -> Result<(), &'static str> {
 }
 
 fn install_handlers() {
-    for signal in [SIGINT, SIGTERM, SIGHUP, SIGQUIT] {
-        signals::install(signal, restore_and_end);
-    }
-    if can_be_stopped() {
-        signals::install(SIGTSTP, restore_and_stop);
-    }
-    signals::install(SIGCONT, hide_and_prompt);
-}
-
-/// Whether SIGTSTP may stop this process. It doesn't where nobody could continue it
-/// (an orphaned process group, as in `ssh -t HOST datalens`); to restore the modes
-/// even for a moment would show what is typed then.
-fn can_be_stopped() -> bool {
+    signals::install(restore_and_end, &[SIGINT, SIGTERM, SIGHUP, SIGQUIT]);
+    // SIGTSTP doesn't stop this process where nobody could continue it (an orphaned process
+    // group, as in `ssh -t HOST datalens`); to restore the modes even for a moment would
+    // show what is typed then.
     // SAFETY: these take numbers.
-    unsafe { libc::getsid(libc::getppid()) == libc::getsid(0) }
+    if unsafe { libc::getsid(libc::getppid()) == libc::getsid(0) } {
+        signals::install(restore_and_stop, &[SIGTSTP]);
+    }
+    signals::install(hide_and_prompt, &[SIGCONT]);
 }
 
 extern "C" fn restore_and_end(signal: c_int) {
@@ -173,16 +166,12 @@ fn edit_modes(edit: fn(&mut termios)) -> io::Result<bool> {
     unsafe {
         os_result(libc::tcgetattr(terminal, modes.as_mut_ptr()))?;
         edit(modes.assume_init_mut());
-        os_result(libc::tcsetattr(terminal, libc::TCSANOW, modes.as_ptr()))?;
+        os_result(libc::tcsetattr(terminal, libc::TCSANOW, modes.as_ptr())).map(|()| true)
     }
-    Ok(true)
 }
 
 fn os_result(result: c_int) -> io::Result<()> {
-    if result != 0 {
-        return Err(io::Error::last_os_error());
-    }
-    Ok(())
+    if result == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
 }
 
 #[cfg(test)]
