@@ -30,11 +30,12 @@ struct Status {
     is_shown: bool,
 }
 
-/// Says something on standard error; what can't be said has nowhere else to go.
+/// Says something on standard error, in one write, so that lines of several processes don't
+/// mix; what can't be said has nowhere else to go.
 pub(crate) fn report(message: &dyn Display) {
     let mut status = status();
     status.wipe();
-    let _ = writeln!(io::stderr(), "datalens: {message}");
+    let _ = io::stderr().write_all(format!("datalens: {message}\n").as_bytes());
 }
 
 /// Takes note of what is being waited for, if anything, and wipes the line of what was.
@@ -107,12 +108,13 @@ impl Status {
         let bytes = if self.bytes > 0 { format!("{} bytes, ", self.bytes) } else { String::new() };
         let time = format!(" … {bytes}{seconds} s");
         let room = MAX_LINE.saturating_sub(time.chars().count());
-        self.is_shown = write!(io::stderr(), "\r{wait:.room$}{time}\x1b[K").is_ok();
+        let line = format!("\r{wait:.room$}{time}\x1b[K");
+        self.is_shown = io::stderr().write_all(line.as_bytes()).is_ok();
     }
 
     fn wipe(&mut self) {
         if mem::take(&mut self.is_shown) {
-            let _ = write!(io::stderr(), "\r\x1b[K");
+            let _ = io::stderr().write_all(b"\r\x1b[K");
         }
     }
 }
