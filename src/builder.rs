@@ -216,7 +216,6 @@ impl ClientBuilder {
             .user_agent(&self.user_agent)
             .proxy(proxy)
             .tls_config(self.roots.tls_config()?)
-            .timeout_resolve(Some(limits.resolve()))
             .timeout_connect(Some(limits.connect))
             .timeout_send_request(Some(limits.read))
             .timeout_send_body(Some(limits.read))

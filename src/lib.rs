@@ -140,29 +140,40 @@
 //!
 //! [`CryptoProvider`]: https://docs.rs/rustls/latest/rustls/crypto/struct.CryptoProvider.html
 
-// Where things are:
+// Where things are, each in the file of its name:
 //
-// client          the client of one application: its requests
-// builder         a client's settings, and their check
-// session         a user's session: reads, with tokens that it keeps fresh
-// session/state   … the policy: which tokens a call may use, and who renews them
-// session/renewal … how they are renewed: turns, the store, a refresh
-// tokens          the tokens of one sign-in, as data, and the account that they belong to
-// token_endpoint  the response of signing in and refreshing, and a refresh's error
-// store           where tokens live: the trait, and memory
-// store/file      … a file; store/file/disk: opened, locked and replaced safely
-// secret          passwords, tokens and credentials that `{:?}` doesn't show
-// error, event    what is told: of failures, and on the way
-// http            one call over HTTP: status, redirects
-// http/attempt    … ureq's errors to ours, and whether a request may be sent again
-// http/body       … bodies: into memory, a type, a writer
-// http/json       … the check that a body is JSON
-// http/redact     … what may be shown of a server's text
-// http/retry      … sending again
-// http/url        … base URL, resources, redirects
-// http/date, http/certificates  … `Retry-After`; PEM files, and what is wrong with one
-// http/transport, resolver, connect, tunnel, proxy  … from a name to a connection
-// bin/datalens    the command
+// client           the client of one application: its requests
+// builder          a client's settings, and their check
+// session          a user's session: its calls, repeated after a 401
+// session/state    … the policy, without waiting or sending: which tokens a call may use, who
+//                  renews them and when, and when again after a failure
+// session/renewal  … carries it out: waits for the turn, locks the store, refreshes
+// tokens           the tokens of one sign-in, as data: whose, and how long they are fresh
+// token_endpoint   the response of signing in and of refreshing
+// store            where tokens live: the trait, and memory
+// store/file       … a file, and what is refused of one
+// store/file/disk  … how it is opened, locked (and how long that may take) and replaced
+// secret           passwords, tokens and credentials that `{:?}` doesn't show
+// error            failures: which pass, which need a sign-in, and their words
+// event            what is told on the way
+// http             one call over HTTP: requests, status, redirects
+// http/attempt     … ureq's errors to ours, and whether a request may be sent again
+// http/retry       … sends it again: how often, after which wait
+// http/date        … `Retry-After`, and dates
+// http/body        … bodies: into memory, into a type, into a writer
+// http/json        … the check that a body is JSON
+// http/redact      … what is shown of a server's text: which member, without secrets
+// http/url         … base URL, resources, redirects' targets, percent-encoding
+// http/certificates … PEM files, and what is wrong with a certificate
+// http/proxy       … which proxy: its URL, `no_proxy`
+// http/transport   … connections, put together for ureq of what follows:
+// http/resolver    … a name's addresses, and how long they are kept
+// http/connect     … several addresses, tried in rounds
+// http/tunnel      … the CONNECT request to a proxy, and its response
+//
+// bin/datalens     the command: args (options, help), settings (variables, files), password,
+//                  terminal (the prompt), output, progress (signs of life), error (exit
+//                  statuses), signals
 
 #![forbid(unsafe_code)]
 

@@ -5,8 +5,8 @@ use std::{fmt, io, time::Duration};
 
 use ureq::{Timeout, http::Method};
 
-use super::certificates;
 use super::{Call, redact};
+use super::{certificates, resolver::RESOLVE_TIMEOUT};
 use crate::error::{Error, Stage};
 
 /// A failed attempt.
@@ -189,7 +189,7 @@ impl TransportError {
     fn limit(&self, call: &Call<'_>) -> Duration {
         let limits = &call.http.limits;
         let limit = match self.stage {
-            Stage::Resolve => limits.resolve(),
+            Stage::Resolve => limits.connect.min(RESOLVE_TIMEOUT),
             Stage::Exchange => limits.read,
             _ => limits.connect,
         };

@@ -46,19 +46,10 @@ pub(crate) struct Limits {
     pub(crate) read: Duration,
 }
 
-/// The most that looking up a name may take.
-const RESOLVE_TIMEOUT: Duration = Duration::from_secs(10);
-
 impl Default for Limits {
     fn default() -> Self {
         let (connect, read) = (Duration::from_secs(15), Duration::from_secs(60));
         Self { call: Duration::MAX, connect, read }
-    }
-}
-
-impl Limits {
-    pub(crate) fn resolve(&self) -> Duration {
-        self.connect.min(RESOLVE_TIMEOUT)
     }
 }
 

@@ -15,6 +15,9 @@ use crate::event::{Event, Events};
 /// keeps connections by default.
 pub(crate) const POOL_IDLE_TIMEOUT: Duration = Duration::from_secs(15);
 
+/// The most that a lookup may take.
+pub(crate) const RESOLVE_TIMEOUT: Duration = Duration::from_secs(10);
+
 /// Looks up the one name of a client, by a thread of its own: the operating system knows no
 /// time limit. Whoever needs the name meanwhile waits for the same lookup, so that there
 /// is no more than one such thread to leave behind.
@@ -92,6 +95,7 @@ impl CachingResolver {
             *latest = Some(Lookup::Running);
         }
         let is_running = |latest: &mut Option<Lookup>| matches!(latest, Some(Lookup::Running));
+        let limit = limit.min(RESOLVE_TIMEOUT);
         let waited = self.finished.wait_timeout_while(latest, limit, is_running);
         let (latest, _) = waited.unwrap_or_else(PoisonError::into_inner);
         let Some(Lookup::Finished(outcome, _)) = &*latest else { return None };

@@ -3,7 +3,7 @@
 //!
 //! All of `http` that is below ureq uses what ureq marks as unversioned; nothing else does.
 
-use std::{fmt, io, sync::Arc, time::Duration};
+use std::{fmt, io, sync::Arc};
 
 use ureq::unversioned::resolver::{ResolvedSocketAddrs, Resolver};
 use ureq::unversioned::transport::{
@@ -89,9 +89,8 @@ impl TrackedConnector {
     }
 
     fn connect(&self, to: &ConnectionDetails) -> Result<Stream, TransportError> {
-        let limit = to.config.timeouts().resolve.unwrap_or(Duration::MAX).min(time_left(to));
         let host = to.uri.host().unwrap_or_default();
-        let mut addresses = self.resolver.addresses(host, port(to.uri), limit)?;
+        let mut addresses = self.resolver.addresses(host, port(to.uri), time_left(to))?;
         // Plain http stays on this machine, whatever a hosts file says of localhost.
         let is_plain = to.uri.scheme_str() == Some("http") && to.config.proxy().is_none();
         addresses.retain(|address| !is_plain || address.ip().is_loopback());
@@ -183,7 +182,7 @@ mod tests {
     use std::net::{SocketAddr, TcpListener, TcpStream};
     use std::sync::atomic::{AtomicUsize, Ordering};
     use std::thread;
-    use std::time::Instant;
+    use std::time::{Duration, Instant};
 
     use super::*;
 
@@ -331,7 +330,7 @@ mod tests {
         };
         let short = Some(Duration::from_millis(20));
         let config = || ureq::Agent::config_builder().proxy(None);
-        for config in [config().timeout_resolve(short), config().timeout_global(short)] {
+        for config in [config().timeout_connect(short), config().timeout_global(short)] {
             let resolver = CachingResolver::new(hanging, Events::default());
             let agent = agent_with(config.build(), resolver, &Events::default());
             let error = connect_error(agent.get(URL).call());
