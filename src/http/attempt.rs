@@ -5,8 +5,7 @@ use std::{fmt, io, time::Duration};
 
 use ureq::{Timeout, http::Method};
 
-use super::{Call, redact};
-use super::{certificates, resolver::RESOLVE_TIMEOUT};
+use super::{Call, RESOLVE_TIMEOUT, certificates, redact};
 use crate::error::{Error, Stage};
 
 /// A failed attempt.

@@ -10,7 +10,7 @@ use ureq::{config::Config, http::Uri};
 
 use super::attempt::{Kind, TransportError, system_message};
 use super::lock;
-use crate::{Event, Stage, event::Events};
+use crate::{error::Stage, event::Event, event::Events};
 
 /// A connection to the next hop, or what was laid over it.
 pub(crate) type Stream = Box<dyn Transport>;

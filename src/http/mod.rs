@@ -46,6 +46,9 @@ pub(crate) struct Limits {
     pub(crate) read: Duration,
 }
 
+/// The most that looking up a name may take.
+const RESOLVE_TIMEOUT: Duration = Duration::from_secs(10);
+
 impl Default for Limits {
     fn default() -> Self {
         let (connect, read) = (Duration::from_secs(15), Duration::from_secs(60));

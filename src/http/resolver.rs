@@ -7,16 +7,13 @@ use std::time::{Duration, Instant};
 use std::{io, thread};
 
 use super::attempt::{Kind, TransportError, system_message};
-use super::lock;
+use super::{RESOLVE_TIMEOUT, lock};
 use crate::error::Stage;
 use crate::event::{Event, Events};
 
 /// How long an idle connection, and the addresses of the name, are kept: as long as ureq
 /// keeps connections by default.
 pub(crate) const POOL_IDLE_TIMEOUT: Duration = Duration::from_secs(15);
-
-/// The most that a lookup may take.
-pub(crate) const RESOLVE_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// Looks up the one name of a client, by a thread of its own: the operating system knows no
 /// time limit. Whoever needs the name meanwhile waits for the same lookup, so that there

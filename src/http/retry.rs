@@ -7,7 +7,7 @@ use std::{thread, time::Duration};
 use ureq::http::Method;
 
 use super::{Http, attempt::AttemptError};
-use crate::{Error, Event};
+use crate::{error::Error, event::Event};
 
 /// The first wait; each one after it is twice as long.
 const FIRST_WAIT: Duration = Duration::from_millis(500);

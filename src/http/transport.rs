@@ -15,7 +15,7 @@ use super::attempt::{Kind, TransportError};
 use super::connect::{AddressConnector, Stream, port, step, time_left};
 use super::resolver::{self, CachingResolver};
 use super::tunnel;
-use crate::{Stage, event::Events};
+use crate::{error::Stage, event::Events};
 
 /// Makes an agent whose errors are [`TransportError`]s wherever it matters how far the
 /// request got.
