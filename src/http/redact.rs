@@ -9,7 +9,7 @@ use std::collections::{BTreeSet, HashSet};
 
 use serde_json::Value;
 
-use super::url::decode;
+use super::url::{Escape, decode, hex, unescape};
 
 /// How many bytes of a text are searched; of a longer one nothing is shown.
 pub(crate) const SCAN_LIMIT: usize = 64 * 1024;
@@ -32,9 +32,6 @@ const MIN_NAMED_VALUE: usize = 8;
 /// A name that holds one of these words names a secret.
 const SECRET_NAMES: [&str; 7] =
     ["token", "password", "secret", "code", "key", "authorization", "cookie"];
-
-/// The schemes of RFC 7617, 6750 and 7616: the credentials are the word after them.
-const AUTH_SCHEMES: [&str; 3] = ["basic", "bearer", "digest"];
 
 /// The texts of a JSON error that may be shown, in order of preference: the usual ones,
 /// and those of RFC 6749 (section 5.2) and RFC 9457. As JSON pointers (RFC 6901).
@@ -71,12 +68,11 @@ impl Redactor<'_> {
         if source.len() > SCAN_LIMIT || self.contains_secret([excerpt, source]) {
             return None;
         }
-        let line = self.hide_runs(&hide_named_values(&sanitize(excerpt)));
-        let shown = match line.char_indices().nth(SHOWN_LIMIT) {
-            Some((end, _)) => format!("{}…", &line[..end]),
-            None => line,
-        };
-        (!shown.is_empty()).then_some(shown)
+        let mut line = self.hide_runs(&hide_named_values(&sanitize(excerpt)));
+        if let Some((end, _)) = line.char_indices().nth(SHOWN_LIMIT) {
+            line.replace_range(end.., "…");
+        }
+        (!line.is_empty()).then_some(line)
     }
 
     /// Replaces what looks like a token or an id, unless it is a path of the resource.
@@ -89,37 +85,31 @@ impl Redactor<'_> {
             unknown.len() >= MIN_RUN && unknown.contains(|c: char| c.is_ascii_digit())
         };
         let is_separator = |c: char| !c.is_ascii_alphanumeric() && !"_+/=-".contains(c);
-        let mut hidden = String::with_capacity(line.len());
-        for piece in line.split_inclusive(is_separator) {
+        let pieces = line.split_inclusive(is_separator).flat_map(|piece| {
             let run = piece.trim_end_matches(is_separator);
-            hidden += if is_secret(run) { "…" } else { run };
-            hidden += &piece[run.len()..];
-        }
-        hidden
+            [if is_secret(run) { "…" } else { run }, &piece[run.len()..]]
+        });
+        pieces.collect()
     }
 
     /// Searches texts for the secrets, without regard to case, to whitespace and to
     /// characters that can't be seen.
     fn contains_secret(&self, texts: [&str; 2]) -> bool {
         let base64 = base64(self.sent_body);
-        let base64 = base64.trim_end_matches('=');
         let base64_url = base64.replace('+', "-").replace('/', "_");
-        let (mut whole, mut fragments) = (Vec::new(), HashSet::new());
-        for secret in self.secrets.iter().copied().chain([base64, &base64_url]) {
+        let mut fragments = HashSet::new();
+        for secret in self.secrets.iter().copied().chain([&*base64, &base64_url]) {
             // A run of whitespace counts as one character, as it would be shown.
             let characters: Vec<char> = sanitize(secret).chars().collect();
-            if characters.len() > WHOLE_LIMIT {
-                let windows = characters.windows(FRAGMENT);
-                fragments.extend(windows.map(|w| fold(w.iter().copied()).into_bytes()));
-            } else if !characters.is_empty() {
-                whole.push(fold(characters));
-            }
+            let is_long = characters.len() > WHOLE_LIMIT;
+            let length = if is_long { FRAGMENT } else { characters.len().max(1) };
+            let windows = characters.windows(length);
+            fragments.extend(windows.map(|w| fold(w.iter().copied()).into_bytes()));
         }
         let lengths: BTreeSet<usize> = fragments.iter().map(Vec::len).collect();
         readings(texts).iter().any(|reading| {
             let mut windows = lengths.iter().flat_map(|l| reading.as_bytes().windows(*l));
-            whole.iter().any(|secret| reading.contains(secret))
-                || windows.any(|window| fragments.contains(window))
+            windows.any(|window| fragments.contains(window))
         })
     }
 }
@@ -145,8 +135,9 @@ fn is_invisible(c: char) -> bool {
 /// gateways answer for an API under any type.
 fn excerpt(body: &str, content_type: Option<&str>) -> Option<String> {
     let body = body.trim_matches(is_invisible);
-    if let Ok(json) = serde_json::from_str(body) {
-        return message(&json);
+    if let Ok(json) = serde_json::from_str::<Value>(body) {
+        let mut texts = MESSAGES.iter().filter_map(|pointer| json.pointer(pointer)?.as_str());
+        return texts.find(|text| !text.trim().is_empty()).map(str::to_owned);
     }
     // What was meant as an object or an array. A log line may begin with a bracket as well.
     let inner = body.trim_start_matches(|c: char| c == '[' || c.is_whitespace());
@@ -157,22 +148,12 @@ fn excerpt(body: &str, content_type: Option<&str>) -> Option<String> {
     let declares_html = content_type.is_some_and(|t| t.to_ascii_lowercase().contains("html"));
     let tags = ["<!doctype html", "<html", "<head", "<title", "<body"];
     if declares_html || tags.iter().any(|tag| lower.contains(tag)) {
-        return title(body, &lower);
+        let tag = lower.find("<title")?;
+        let start = tag + lower[tag..].find('>')? + 1;
+        let end = start + lower[start..].find("</title")?;
+        return Some(decode_html(&body[start..end]));
     }
     Some(body.to_owned())
-}
-
-fn message(json: &Value) -> Option<String> {
-    let mut texts = MESSAGES.iter().filter_map(|pointer| json.pointer(pointer)?.as_str());
-    texts.find(|text| !text.trim().is_empty()).map(str::to_owned)
-}
-
-/// Returns the title of an HTML document; `lower` is the document in lower case.
-fn title(html: &str, lower: &str) -> Option<String> {
-    let tag = lower.find("<title")?;
-    let start = tag + lower[tag..].find('>')? + 1;
-    let end = start + lower[start..].find("</title")?;
-    Some(decode_html(&html[start..end]))
 }
 
 /// Replaces values that the text itself names as secret: `name=value`, `name: value`.
@@ -180,7 +161,9 @@ fn hide_named_values(line: &str) -> String {
     let mut hidden = String::with_capacity(line.len());
     let mut rest = line;
     while let Some(at) = rest.find(['=', ':']) {
-        let name = name_at_end(&rest[..at]);
+        let name = rest[..at].trim_end_matches([' ', '"', '\'', '\\']);
+        let name = name.rsplit(|c: char| !c.is_alphanumeric() && !"_-".contains(c)).next();
+        let name = name.unwrap_or_default().to_lowercase();
         let value = rest[at..].trim_start_matches(['=', ':', '>', ' ', '\\', '"', '\'']);
         hidden += &rest[..rest.len() - value.len()];
         rest = value;
@@ -195,26 +178,18 @@ fn hide_named_values(line: &str) -> String {
     hidden + rest
 }
 
-/// Returns the last word of a text in lower case.
-fn name_at_end(text: &str) -> String {
-    let text = text.trim_end_matches([' ', '"', '\'', '\\']);
-    let mut words = text.rsplit(|c: char| !c.is_alphanumeric() && !"_-".contains(c));
-    words.next().unwrap_or_default().to_lowercase()
-}
-
 /// Returns where the value at the beginning of a text ends: at the quote that it began
 /// with, or at a blank or a quote.
 fn value_end(text: &str, before: Option<char>, name: &str) -> usize {
-    if let Some(quote @ ('"' | '\'')) = before {
-        let mut quotes = text.match_indices(quote).map(|(at, _)| at);
-        return quotes.find(|at| !text[..*at].ends_with('\\')).unwrap_or(text.len());
-    }
-    let goes_on = |value: &str| {
-        let is_scheme = AUTH_SCHEMES.iter().any(|scheme| scheme.eq_ignore_ascii_case(value));
-        is_scheme || name.contains("cookie") && value.ends_with(';')
+    let quote = before.filter(|c| matches!(c, '"' | '\''));
+    let goes_on = |value: &str| match quote {
+        Some(_) => value.ends_with('\\'),
+        None if name.contains("cookie") && value.ends_with(';') => true,
+        // The schemes of RFC 7617, 6750 and 7616: the credentials are the word after them.
+        None => ["basic", "bearer", "digest"].iter().any(|it| it.eq_ignore_ascii_case(value)),
     };
-    let mut ends = text.match_indices([' ', '"']).map(|(at, _)| at);
-    ends.find(|end| !goes_on(&text[..*end])).unwrap_or(text.len())
+    let mut ends = text.match_indices(quote.map_or([' ', '"'], |quote| [quote; 2]));
+    ends.find(|(end, _)| !goes_on(&text[..*end])).map_or(text.len(), |(end, _)| end)
 }
 
 /// Maps characters that differ in case alone to the same ones, invisible ones to none.
@@ -231,9 +206,8 @@ fn readings(texts: [&str; 2]) -> HashSet<String> {
     readings.extend(texts.map(|text| text.replace(is_invisible, "")));
     for _ in 0..2 {
         let decode_all = |text: &String| {
-            let form = text.replace('+', " ");
-            let percent = [text, &form].map(|t| String::from_utf8_lossy(&decode(t)).into_owned());
-            let unescaped = replace_escapes(text, '\\', backslash_escape);
+            let percent = [text, &text.replace('+', " ")].map(|text| lossy(decode(text)));
+            let unescaped = lossy(unescape(text, '\\', backslash_escape));
             percent.into_iter().chain([unescaped, decode_html(text)])
         };
         let decoded: Vec<String> = readings.iter().flat_map(decode_all).collect();
@@ -243,33 +217,21 @@ fn readings(texts: [&str; 2]) -> HashSet<String> {
 }
 
 fn decode_html(text: &str) -> String {
-    replace_escapes(text, '&', character_reference)
+    lossy(unescape(text, '&', character_reference))
 }
 
-/// The bytes in UTF-8 that an escape stands for, and its length after its mark.
-type Escape = (Vec<u8>, usize);
-
-fn replace_escapes(text: &str, mark: char, decode: fn(&str) -> Option<Escape>) -> String {
-    let mut plain = Vec::with_capacity(text.len());
-    let mut rest = text;
-    while let Some((before, after)) = rest.split_once(mark) {
-        let (bytes, length) = decode(after).unwrap_or((vec![mark as u8], 0));
-        plain.extend(before.bytes().chain(bytes));
-        rest = &after[length..];
-    }
-    plain.extend(rest.bytes());
-    String::from_utf8_lossy(&plain).into_owned()
+fn lossy(bytes: Vec<u8>) -> String {
+    String::from_utf8_lossy(&bytes).into_owned()
 }
 
 /// Decodes an escape of JSON, JavaScript and Python strings.
 fn backslash_escape(text: &str) -> Option<Escape> {
-    let hex = |digits| u16::from_str_radix(text.get(digits)?, 16).ok();
     match text.chars().next()? {
         'b' | 'f' | 'n' | 'r' | 't' => Some((b" ".into(), 1)),
-        'x' => Some((vec![hex(1..3)? as u8], 3)),
+        'x' => Some((vec![hex(text, 1..3)? as u8], 3)),
         'u' => {
             // Of a surrogate pair the second half follows, after a `\u` of its own.
-            let units = [hex(1..5)?, hex(7..11).unwrap_or(0)];
+            let units = [hex(text, 1..5)?, hex(text, 7..11).unwrap_or(0)];
             let character = char::decode_utf16(units).next()?.ok()?;
             Some((character.to_string().into(), 6 * character.len_utf16() - 1))
         }
@@ -281,15 +243,15 @@ fn backslash_escape(text: &str) -> Option<Escape> {
 fn character_reference(text: &str) -> Option<Escape> {
     let end = text.bytes().take(12).position(|b| b == b';')?;
     let name = &text[..end];
-    let bytes = if let Some(number) = name.strip_prefix('#') {
+    let character = if let Some(number) = name.strip_prefix('#') {
         let hex = number.strip_prefix(['x', 'X']);
-        let code = hex.map_or_else(|| number.parse(), |hex| u32::from_str_radix(hex, 16));
-        char::from_u32(code.ok()?)?.to_string().into()
+        let (digits, radix) = hex.map_or((number, 10), |digits| (digits, 16));
+        char::from_u32(u32::from_str_radix(digits, radix).ok()?)?.to_string()
     } else {
         let mut entities = ENTITIES.split(' ').filter_map(|entity| entity.split_once('='));
-        entities.find(|(entity, _)| *entity == name)?.1.into()
+        entities.find(|(entity, _)| *entity == name)?.1.to_owned()
     };
-    Some((bytes, end + 1))
+    Some((character.into(), end + 1))
 }
 
 /// HTML's names for the punctuation of ASCII, and a few more that are common in Europe.
@@ -301,13 +263,13 @@ const ENTITIES: &str = "quot=\" amp=& apos=' lt=< gt=> excl=! num=# dollar=$ per
 /// RFC 4648, section 4, without padding.
 pub(super) fn base64(bytes: &[u8]) -> String {
     const ALPHABET: &[u8; 64] = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/";
-    let groups = bytes.chunks(3).flat_map(|chunk| {
+    let encode_group = |chunk: &[u8]| {
         let mut group = [0; 4];
         group[1..=chunk.len()].copy_from_slice(chunk);
         let bits = u32::from_be_bytes(group);
-        (0..=chunk.len()).map(move |n| ALPHABET[(bits >> (18 - 6 * n)) as usize & 63])
-    });
-    groups.map(char::from).collect()
+        (0..=chunk.len()).map(move |n| char::from(ALPHABET[(bits >> (18 - 6 * n)) as usize & 63]))
+    };
+    bytes.chunks(3).flat_map(encode_group).collect()
 }
 
 #[cfg(test)]

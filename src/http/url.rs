@@ -6,6 +6,7 @@
 
 use std::fmt::{self, Write};
 use std::net::{Ipv4Addr, Ipv6Addr};
+use std::ops::Range;
 
 /// The longest path of a base URL, and the longest resource, in bytes as they go on the
 /// wire: a request line has to fit into the buffer that it is sent from.
@@ -36,8 +37,7 @@ impl Origin {
         let (scheme, rest) = url.split_once("://").ok_or("must begin with https://")?;
         let https = scheme.eq_ignore_ascii_case("https");
         refuse_if(!https && !scheme.eq_ignore_ascii_case("http"), "must begin with https://")?;
-        let end = rest.find(['/', '?', '#']).unwrap_or(rest.len());
-        let (authority, rest) = rest.split_at(end);
+        let (authority, rest) = rest.split_at(rest.find(['/', '?', '#']).unwrap_or(rest.len()));
         refuse_if(authority.contains('@'), "must not hold a user name or a password")?;
         let (host, port) = split_authority(authority)?;
         let port = port.unwrap_or(if https { 443 } else { 80 });
@@ -70,16 +70,13 @@ impl fmt::Display for Origin {
 pub(crate) fn split_authority(authority: &str) -> Result<(&str, Option<u16>), Reason> {
     // The colons of an IPv6 address stand within its brackets.
     let after_address = authority.rfind(']').map_or(0, |end| end + 1);
-    let colon = authority[after_address..].find(':').map(|colon| after_address + colon);
-    let host = &authority[..colon.unwrap_or(authority.len())];
-    let port = colon.map(|colon| {
-        let digits = &authority[colon + 1..];
-        let is_decimal = digits.bytes().all(|b| b.is_ascii_digit());
-        let port = digits.parse::<u16>().ok().filter(|port| is_decimal && *port > 0);
-        port.ok_or("the port must be a number from 1 to 65535")
-    });
+    let colon = authority[after_address..].find(':');
+    let (host, port) = authority.split_at(colon.map_or(authority.len(), |at| after_address + at));
     check_host(host)?;
-    Ok((host, port.transpose()?))
+    let Some(digits) = port.strip_prefix(':') else { return Ok((host, None)) };
+    // `parse` takes a sign as well.
+    let port = digits.parse().ok().filter(|port| *port > 0 && !digits.starts_with('+'));
+    Ok((host, Some(port.ok_or("the port must be a number from 1 to 65535")?)))
 }
 
 fn check_host(host: &str) -> Result<(), Reason> {
@@ -88,17 +85,14 @@ fn check_host(host: &str) -> Result<(), Reason> {
         return refuse_if(address.parse::<Ipv6Addr>().is_err(), "the host is no IPv6 address");
     }
     let name = host.strip_suffix('.').unwrap_or(host);
-    let is_label = |label: &str| {
-        let mut bytes = label.bytes();
-        !label.is_empty() && bytes.all(|b| b.is_ascii_alphanumeric() || b == b'-' || b == b'_')
-    };
+    let is_odd = |c: char| !c.is_ascii_alphanumeric() && !"-_.".contains(c);
     refuse_if(
-        host.len() > 253 || !name.split('.').all(is_label),
+        host.len() > 253 || name.contains(is_odd) || name.split('.').any(str::is_empty),
         "the host is no valid name (write a name outside ASCII in its xn-- form)",
     )?;
     // Resolvers take "127.1", "2130706433" and "0x7f000001" for addresses.
     let last = name.rsplit('.').next().unwrap_or(name);
-    let is_hexadecimal = last.get(..2).is_some_and(|radix| radix.eq_ignore_ascii_case("0x"));
+    let is_hexadecimal = last.starts_with("0x") || last.starts_with("0X");
     let is_number = is_hexadecimal || last.bytes().all(|b| b.is_ascii_digit());
     refuse_if(is_number && host.parse::<Ipv4Addr>().is_err(), "the host is no IPv4 address")
 }
@@ -149,14 +143,9 @@ impl Resource {
         refuse_if(first.contains(':'), "must be a path below /v1/, not a URL")?;
         refuse_if(first == "v1", "is taken below /v1/ already: leave out v1/")?;
         check_path(path)?;
-        let is_ours = |parameter: &str| {
-            let name = parameter.split('=').next().unwrap_or(parameter);
-            matches!(decode(name).as_slice(), b"app_id" | b"app_code")
-        };
-        refuse_if(
-            query.split('&').any(is_ours),
-            "must not have app_id or app_code in its query: they are added to it",
-        )?;
+        let mut names = query.split('&').filter_map(|parameter| parameter.split('=').next());
+        let is_ours = names.any(|name| matches!(&decode(name)[..], b"app_id" | b"app_code"));
+        refuse_if(is_ours, "must not have app_id or app_code in its query: they are added to it")?;
         encode_path(text).map(Self)
     }
 
@@ -183,11 +172,7 @@ fn check_characters(text: &str) -> Result<(), Reason> {
     refuse_if(!is_visible, "must be visible ASCII (percent-encode everything else)")?;
     refuse_if(text.contains('#'), "must not have a fragment (#)")?;
     refuse_if(text.contains('\\'), "must not hold a backslash")?;
-    let is_escape = |rest: &str| {
-        let digits = rest.as_bytes().get(..2);
-        digits.is_some_and(|two| two.iter().all(u8::is_ascii_hexdigit))
-    };
-    let is_escaped = text.split('%').skip(1).all(is_escape);
+    let is_escaped = text.split('%').skip(1).all(|after| hex(after, 0..2).is_some());
     refuse_if(!is_escaped, "has a % that no two hexadecimal digits follow")
 }
 
@@ -195,14 +180,11 @@ fn check_characters(text: &str) -> Result<(), Reason> {
 /// as servers do that decode it before they split it.
 fn check_path(path: &str) -> Result<(), Reason> {
     let decoded = decode(path);
-    let is_odd = |b: &u8| b.is_ascii_control() || *b == b'\\';
-    refuse_if(
-        decoded.iter().any(is_odd),
-        "must not hold an encoded control character or backslash",
-    )?;
+    let is_odd = decoded.iter().any(|b| b.is_ascii_control() || *b == b'\\');
+    refuse_if(is_odd, "must not hold an encoded control character or backslash")?;
     let mut segments: Vec<&[u8]> = decoded.split(|b| *b == b'/').collect();
-    let is_dots = |segment: &&[u8]| matches!(*segment, b"." | b"..");
-    refuse_if(segments.iter().any(is_dots), "must not have a segment . or ..")?;
+    let has_dots = segments.iter().any(|segment| matches!(*segment, b"." | b".."));
+    refuse_if(has_dots, "must not have a segment . or ..")?;
     // Only the last may be empty: "datasets/".
     segments.pop();
     refuse_if(segments.contains(&&b""[..]), "must not have an empty segment (//)")
@@ -223,19 +205,17 @@ pub(crate) fn redirect(origin: &Origin, location: &str) -> Redirect {
     let location = location.split('#').next().unwrap_or(location);
     let is_path = location.starts_with('/') && !location.starts_with("//");
     let absolute = if is_path { format!("{origin}{location}") } else { location.to_owned() };
-    let (target, path) = match Origin::split(&absolute) {
-        Ok(split) if location.bytes().all(|b| b.is_ascii_graphic() && b != b'\\') => split,
+    let is_clean = location.bytes().all(|b| b.is_ascii_graphic() && b != b'\\');
+    let path = match Origin::split(&absolute) {
+        Ok((target, path)) if is_clean && target == *origin => path,
+        Ok((target, _)) if is_clean => return Redirect::CrossOrigin(Some(target)),
         _ => return Redirect::CrossOrigin(None),
     };
-    if target != *origin {
-        return Redirect::CrossOrigin(Some(target));
-    }
     let slash = if path.starts_with('/') { "" } else { "/" };
-    let target = encode(&format!("{slash}{path}"), is_path_or_query);
-    if target.len() > MAX_TARGET {
-        return Redirect::CrossOrigin(None);
+    match encode(&format!("{slash}{path}"), is_path_or_query) {
+        target if target.len() > MAX_TARGET => Redirect::CrossOrigin(None),
+        target => Redirect::SameOrigin(target),
     }
-    Redirect::SameOrigin(target)
 }
 
 /// Percent-encodes a text as one segment of a resource's path (RFC 3986, section 3.3), for
@@ -275,19 +255,29 @@ fn is_path_or_query(byte: u8) -> bool {
 
 /// Percent-decodes; what is no escape stays as it is.
 pub(crate) fn decode(text: &str) -> Vec<u8> {
-    let bytes = text.as_bytes();
-    let mut decoded = Vec::with_capacity(bytes.len());
-    let mut at = 0;
-    while let Some(&byte) = bytes.get(at) {
-        let escaped = (byte == b'%')
-            .then(|| text.get(at + 1..at + 3))
-            .flatten()
-            .filter(|digits| digits.bytes().all(|b| b.is_ascii_hexdigit()))
-            .and_then(|digits| u8::from_str_radix(digits, 16).ok());
-        decoded.push(escaped.unwrap_or(byte));
-        at += if escaped.is_some() { 3 } else { 1 };
+    unescape(text, '%', |after| Some((vec![hex(after, 0..2)? as u8], 2)))
+}
+
+/// The bytes that an escape stands for, and its length after its mark.
+pub(super) type Escape = (Vec<u8>, usize);
+
+/// Replaces each mark that an escape follows, by what `decode` finds there.
+pub(super) fn unescape(text: &str, mark: char, decode: fn(&str) -> Option<Escape>) -> Vec<u8> {
+    let mut plain = Vec::with_capacity(text.len());
+    let mut rest = text;
+    while let Some((before, after)) = rest.split_once(mark) {
+        let (bytes, length) = decode(after).unwrap_or((vec![mark as u8], 0));
+        plain.extend(before.bytes().chain(bytes));
+        rest = &after[length..];
     }
-    decoded
+    plain.extend(rest.bytes());
+    plain
+}
+
+/// The number that these characters of a text are in hexadecimal digits.
+pub(super) fn hex(text: &str, digits: Range<usize>) -> Option<u16> {
+    let digits = text.get(digits).filter(|it| it.bytes().all(|b| b.is_ascii_hexdigit()))?;
+    u16::from_str_radix(digits, 16).ok()
 }
 
 #[cfg(test)]
