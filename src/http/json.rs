@@ -12,15 +12,13 @@ use std::{fmt, str};
 const MAX_DEPTH: u32 = 127;
 
 /// Checks a JSON text that arrives in chunks. It mustn't be used after an error.
-#[derive(Default)]
 pub(crate) struct Checker {
     state: State,
-    /// How many arrays and objects are open.
-    depth: u32,
-    /// A bit for each of them, the innermost lowest: whether it is an object.
-    objects: u128,
-    /// Whether the string that began last is the name of a member.
-    in_name: bool,
+    /// A one, then a bit for each array and object that is open, the innermost lowest:
+    /// whether it is an object.
+    open: u128,
+    /// The state after the string that began last.
+    after_string: State,
     /// A UTF-8 sequence whose end is in the next chunk: three bytes at most.
     partial: Vec<u8>,
     /// The length of the text up to the end of the current chunk.
@@ -54,10 +52,9 @@ impl fmt::Display for Error {
 }
 
 /// Where in the grammar the next byte is.
-#[derive(Clone, Copy, Default)]
+#[derive(Clone, Copy)]
 enum State {
     /// Before a value.
-    #[default]
     Value,
     /// After `[`: before a value or `]`.
     FirstElement,
@@ -68,21 +65,16 @@ enum State {
     /// After a name: before `:`.
     Colon,
     AfterValue,
-    String,
+    /// In a string.
+    Text,
     /// After a backslash in a string.
     Escape,
     /// After `\u`, with this many hexadecimal digits missing.
     Unicode(u8),
     /// In `true`, `false` or `null`, with these bytes missing.
     Literal(&'static [u8]),
-    Number(Number),
-}
-
-/// The part of a number that was read last.
-#[derive(Clone, Copy)]
-enum Number {
     Minus,
-    /// A leading zero, which no digit may follow.
+    /// After a leading zero, which no digit may follow.
     Zero,
     Integer,
     Point,
@@ -92,37 +84,32 @@ enum Number {
     Exponent,
 }
 
+use State::*;
+
 impl Checker {
     pub(crate) fn new() -> Self {
-        Self::default()
+        Self { state: Value, open: 1, after_string: AfterValue, partial: Vec::new(), length: 0 }
     }
 
     /// Checks the next chunk.
     pub(crate) fn feed(&mut self, chunk: &[u8]) -> Result<(), Error> {
         let rest = self.complete_sequence(chunk)?;
-        match str::from_utf8(rest) {
-            Ok(_) => self.parse(chunk),
-            Err(error) if error.error_len().is_none() => {
-                self.partial.extend_from_slice(&rest[error.valid_up_to()..]);
-                self.parse(chunk)
-            }
-            Err(error) => {
-                // The grammar refuses the first invalid byte where no string has it.
-                let valid = chunk.len() - rest.len() + error.valid_up_to();
-                self.parse(&chunk[..=valid])?;
-                let at = self.length - 1;
-                Err(Error::NotUtf8 { at })
-            }
+        let Err(error) = str::from_utf8(rest) else { return self.parse(chunk) };
+        let invalid = &rest[error.valid_up_to()..];
+        if error.error_len().is_none() {
+            self.partial.extend_from_slice(invalid);
+            return self.parse(chunk);
         }
+        // The grammar refuses the first invalid byte where no string has it.
+        self.parse(&chunk[..=chunk.len() - invalid.len()])?;
+        Err(Error::NotUtf8 { at: self.length - 1 })
     }
 
     /// Checks that the text is complete.
     pub(crate) fn finish(&self) -> Result<(), Error> {
-        use Number::{Exponent, Fraction, Integer, Zero};
         match self.state {
             _ if self.length == 0 => Err(Error::Empty),
-            _ if self.depth > 0 => Err(Error::Unfinished),
-            State::AfterValue | State::Number(Zero | Integer | Fraction | Exponent) => Ok(()),
+            AfterValue | Zero | Integer | Fraction | Exponent if self.open == 1 => Ok(()),
             _ => Err(Error::Unfinished),
         }
     }
@@ -130,168 +117,135 @@ impl Checker {
     /// Completes the UTF-8 sequence that the last chunk began, and returns what follows it.
     fn complete_sequence<'a>(&mut self, mut rest: &'a [u8]) -> Result<&'a [u8], Error> {
         let at = self.length - self.partial.len() as u64;
-        while !self.partial.is_empty()
-            && let [byte, tail @ ..] = rest
-        {
+        while let ([_, ..], [byte, tail @ ..]) = (&self.partial[..], rest) {
+            rest = tail;
             self.partial.push(*byte);
             match str::from_utf8(&self.partial) {
                 Ok(_) => self.partial.clear(),
                 Err(error) if error.error_len().is_some() => return Err(Error::NotUtf8 { at }),
                 Err(_) => {}
             }
-            rest = tail;
         }
         Ok(rest)
     }
 
-    /// Checks the grammar. Each function called takes what it can from the beginning of
-    /// `rest`, sets the state, and returns what is left.
-    fn parse(&mut self, mut rest: &[u8]) -> Result<(), Error> {
-        self.length += rest.len() as u64;
+    /// Checks the grammar.
+    fn parse(&mut self, chunk: &[u8]) -> Result<(), Error> {
+        self.length += chunk.len() as u64;
+        let rest = self.advance(chunk);
+        let at = self.length - rest.len() as u64;
+        match (self.state, rest) {
+            (_, []) => Ok(()),
+            // Nothing but the depth speaks against it.
+            (Value | FirstElement, [b'[' | b'{', ..]) => Err(Error::TooDeep { at }),
+            _ => Err(Error::Syntax { at }),
+        }
+    }
+
+    /// Takes the bytes that the grammar allows, and returns what is left.
+    fn advance<'a>(&mut self, mut rest: &'a [u8]) -> &'a [u8] {
+        // A local variable is faster than a field.
+        let mut state = self.state;
         while let [byte, tail @ ..] = rest {
-            rest = match (self.state, byte) {
-                (State::String, _) => self.string(rest)?,
-                (State::Escape | State::Unicode(_), _) => self.escape(*byte, rest)?,
-                (State::Literal(missing), _) => self.literal(missing, rest)?,
-                (State::Number(part), _) => self.number(part, rest)?,
-                (State::AfterValue, _) => self.after_value(rest)?,
-                (_, b' ' | b'\t' | b'\n' | b'\r') => skip_whitespace(tail),
-                (State::FirstElement, b']') | (State::FirstName, b'}') => self.close(tail),
-                (State::Value | State::FirstElement, _) => self.value(rest)?,
-                (State::Name | State::FirstName, b'"') => self.begin_string(true, tail)?,
-                (State::Colon, b':') => self.enter(State::Value, tail),
-                _ => return Err(self.syntax(rest)),
+            let is_digit = byte.is_ascii_digit();
+            (state, rest) = match state {
+                Text => {
+                    rest = skip_unescaped(rest);
+                    match rest {
+                        [b'"', tail @ ..] => (self.after_string, tail),
+                        [b'\\', tail @ ..] => (Escape, tail),
+                        _ => break,
+                    }
+                }
+                Escape => match byte {
+                    b'"' | b'\\' | b'/' | b'b' | b'f' | b'n' | b'r' | b't' => (Text, tail),
+                    b'u' => (Unicode(4), tail),
+                    _ => break,
+                },
+                Unicode(1) if byte.is_ascii_hexdigit() => (Text, tail),
+                Unicode(missing) if byte.is_ascii_hexdigit() => (Unicode(missing - 1), tail),
+                Literal(missing) => {
+                    let matching = missing.iter().zip(rest).take_while(|(a, b)| a == b).count();
+                    rest = &rest[matching..];
+                    state = Literal(&missing[matching..]);
+                    if matching < missing.len() {
+                        break;
+                    }
+                    (AfterValue, rest)
+                }
+                Minus if *byte == b'0' => (Zero, tail),
+                Zero | Integer if *byte == b'.' => (Point, tail),
+                Zero | Integer | Fraction if matches!(byte, b'e' | b'E') => (E, tail),
+                E if matches!(byte, b'+' | b'-') => (ExponentSign, tail),
+                Minus | Integer if is_digit => (Integer, skip_digits(tail)),
+                Point | Fraction if is_digit => (Fraction, skip_digits(tail)),
+                E | ExponentSign | Exponent if is_digit => (Exponent, skip_digits(tail)),
+                AfterValue | Zero | Integer | Fraction | Exponent => match (byte, self.in_object())
+                {
+                    (b',', Some(true)) => (Name, tail),
+                    (b',', Some(false)) => (Value, tail),
+                    (b'}', Some(true)) | (b']', Some(false)) => (self.close(), tail),
+                    _ if is_blank(*byte) => (AfterValue, skip_while(tail, is_blank)),
+                    _ => break,
+                },
+                Value | FirstElement | Name | FirstName | Colon if is_blank(*byte) => {
+                    (state, skip_while(tail, is_blank))
+                }
+                Colon if *byte == b':' => (Value, tail),
+                FirstName if *byte == b'}' => (self.close(), tail),
+                FirstElement if *byte == b']' => (self.close(), tail),
+                Name | FirstName if *byte == b'"' => (self.open_string(Colon), tail),
+                Value | FirstElement => match self.value(*byte) {
+                    Some(state) => (state, tail),
+                    None => break,
+                },
+                _ => break,
             };
         }
-        Ok(())
-    }
-
-    fn value<'a>(&mut self, rest: &'a [u8]) -> Result<&'a [u8], Error> {
-        match rest {
-            [b'{' | b'[', ..] if self.depth == MAX_DEPTH => {
-                let at = self.offset(rest);
-                Err(Error::TooDeep { at })
-            }
-            [b'{', tail @ ..] => Ok(self.open(State::FirstName, tail)),
-            [b'[', tail @ ..] => Ok(self.open(State::FirstElement, tail)),
-            [b'"', tail @ ..] => self.begin_string(false, tail),
-            [b'-', tail @ ..] => self.number(Number::Minus, tail),
-            [b'0', tail @ ..] => self.number(Number::Zero, tail),
-            [b'1'..=b'9', tail @ ..] => self.number(Number::Integer, tail),
-            [b't', tail @ ..] => self.literal(b"rue", tail),
-            [b'f', tail @ ..] => self.literal(b"alse", tail),
-            [b'n', tail @ ..] => self.literal(b"ull", tail),
-            _ => Err(self.syntax(rest)),
-        }
-    }
-
-    fn open<'a>(&mut self, first: State, rest: &'a [u8]) -> &'a [u8] {
-        let is_object = matches!(first, State::FirstName);
-        self.objects = self.objects << 1 | u128::from(is_object);
-        self.depth += 1;
-        self.enter(first, rest)
-    }
-
-    fn close<'a>(&mut self, rest: &'a [u8]) -> &'a [u8] {
-        self.objects >>= 1;
-        self.depth -= 1;
-        self.enter(State::AfterValue, rest)
-    }
-
-    /// Takes the whitespace, the comma or the bracket after a value; `rest` has a byte at least.
-    fn after_value<'a>(&mut self, rest: &'a [u8]) -> Result<&'a [u8], Error> {
-        let in_object = self.objects & 1 == 1;
-        let in_array = self.depth > 0 && !in_object;
-        match rest {
-            [b' ' | b'\t' | b'\n' | b'\r', tail @ ..] => {
-                Ok(self.enter(State::AfterValue, skip_whitespace(tail)))
-            }
-            [b',', tail @ ..] if in_object => Ok(self.enter(State::Name, tail)),
-            [b',', tail @ ..] if in_array => Ok(self.enter(State::Value, tail)),
-            [b'}', tail @ ..] if in_object => Ok(self.close(tail)),
-            [b']', tail @ ..] if in_array => Ok(self.close(tail)),
-            _ => Err(self.syntax(rest)),
-        }
-    }
-
-    fn literal<'a>(&mut self, word: &'static [u8], rest: &'a [u8]) -> Result<&'a [u8], Error> {
-        let matching = word.iter().zip(rest).take_while(|(a, b)| a == b).count();
-        let (missing, rest) = (&word[matching..], &rest[matching..]);
-        match (missing, rest) {
-            ([], _) => Ok(self.enter(State::AfterValue, rest)),
-            (_, []) => Ok(self.enter(State::Literal(missing), rest)),
-            _ => Err(self.syntax(rest)),
-        }
-    }
-
-    /// Continues a number (RFC 8259, section 6) after this part of it.
-    fn number<'a>(&mut self, mut part: Number, mut rest: &'a [u8]) -> Result<&'a [u8], Error> {
-        use Number::{E, Exponent, ExponentSign, Fraction, Integer, Minus, Point, Zero};
-        while let [byte, tail @ ..] = rest {
-            (part, rest) = match (part, byte) {
-                (Integer | Fraction | Exponent, b'0'..=b'9') => (part, skip_digits(tail)),
-                (Minus, b'0') => (Zero, tail),
-                (Minus, b'1'..=b'9') => (Integer, tail),
-                (Zero | Integer, b'.') => (Point, tail),
-                (Point, b'0'..=b'9') => (Fraction, tail),
-                (Zero | Integer | Fraction, b'e' | b'E') => (E, tail),
-                (E, b'+' | b'-') => (ExponentSign, tail),
-                (E | ExponentSign, b'0'..=b'9') => (Exponent, tail),
-                (Zero | Integer | Fraction | Exponent, _) => return self.after_value(rest),
-                _ => return Err(self.syntax(rest)),
-            };
-        }
-        Ok(self.enter(State::Number(part), rest))
-    }
-
-    fn begin_string<'a>(&mut self, in_name: bool, rest: &'a [u8]) -> Result<&'a [u8], Error> {
-        self.in_name = in_name;
-        self.string(rest)
-    }
-
-    fn string<'a>(&mut self, rest: &'a [u8]) -> Result<&'a [u8], Error> {
-        let rest = skip_unescaped(rest);
-        match rest {
-            [] => Ok(self.enter(State::String, rest)),
-            [b'"', tail @ ..] if self.in_name => Ok(self.enter(State::Colon, tail)),
-            [b'"', tail @ ..] => Ok(self.enter(State::AfterValue, tail)),
-            [b'\\', tail @ ..] => Ok(self.enter(State::Escape, tail)),
-            _ => Err(self.syntax(rest)),
-        }
-    }
-
-    fn escape<'a>(&mut self, byte: u8, rest: &'a [u8]) -> Result<&'a [u8], Error> {
-        let state = match (self.state, byte) {
-            (State::Escape, b'u') => State::Unicode(4),
-            (State::Escape, b'"' | b'\\' | b'/' | b'b' | b'f' | b'n' | b'r' | b't') => {
-                State::String
-            }
-            (State::Unicode(1), _) if byte.is_ascii_hexdigit() => State::String,
-            (State::Unicode(missing), _) if byte.is_ascii_hexdigit() => State::Unicode(missing - 1),
-            _ => return Err(self.syntax(rest)),
-        };
-        Ok(self.enter(state, &rest[1..]))
-    }
-
-    /// Sets the state, and returns `rest` for the caller to return.
-    fn enter<'a>(&mut self, state: State, rest: &'a [u8]) -> &'a [u8] {
         self.state = state;
         rest
     }
 
-    /// Returns the offset in the whole text of what is left of the current chunk.
-    fn offset(&self, rest: &[u8]) -> u64 {
-        self.length - rest.len() as u64
+    /// Whether the innermost of what is open is an object.
+    fn in_object(&self) -> Option<bool> {
+        (self.open > 1).then_some(self.open & 1 == 1)
     }
 
-    fn syntax(&self, rest: &[u8]) -> Error {
-        let at = self.offset(rest);
-        Error::Syntax { at }
+    /// Returns the state after the first byte of a value.
+    fn value(&mut self, byte: u8) -> Option<State> {
+        Some(match byte {
+            b'"' => self.open_string(AfterValue),
+            b'-' => Minus,
+            b'0' => Zero,
+            b'1'..=b'9' => Integer,
+            b't' => Literal(b"rue"),
+            b'f' => Literal(b"alse"),
+            b'n' => Literal(b"ull"),
+            b'[' if self.open >> MAX_DEPTH == 0 => {
+                self.open <<= 1;
+                FirstElement
+            }
+            b'{' if self.open >> MAX_DEPTH == 0 => {
+                self.open = self.open << 1 | 1;
+                FirstName
+            }
+            _ => return None,
+        })
+    }
+
+    fn open_string(&mut self, after: State) -> State {
+        self.after_string = after;
+        Text
+    }
+
+    fn close(&mut self) -> State {
+        self.open >>= 1;
+        AfterValue
     }
 }
 
-fn skip_whitespace(bytes: &[u8]) -> &[u8] {
-    skip_while(bytes, |byte| matches!(byte, b' ' | b'\t' | b'\n' | b'\r'))
+fn is_blank(byte: u8) -> bool {
+    matches!(byte, b' ' | b'\t' | b'\n' | b'\r')
 }
 
 fn skip_while(bytes: &[u8], predicate: impl Fn(u8) -> bool) -> &[u8] {
@@ -305,37 +259,36 @@ fn skip_while(bytes: &[u8], predicate: impl Fn(u8) -> bool) -> &[u8] {
 /// A one in each byte of a word.
 const ONES: u64 = u64::MAX / 255;
 
-fn skip_digits(mut bytes: &[u8]) -> &[u8] {
-    // A byte is a digit if its high half is 3, and remains 3 when 6 is added. A carry
-    // changes higher bytes only.
-    let not_three = |word: u64| word & (ONES * 0xf0) ^ (ONES * 0x30);
+/// Skips the bytes that are `inside`; `stops` sets a bit in the first one of a word that
+/// isn't, and none in those before it.
+fn skip_words(mut bytes: &[u8], stops: impl Fn(u64) -> u64, inside: impl Fn(u8) -> bool) -> &[u8] {
     while let Some((eight, tail)) = bytes.split_first_chunk() {
-        let word = u64::from_le_bytes(*eight);
-        let others = not_three(word) | not_three(word.wrapping_add(ONES * 6));
-        if others != 0 {
-            return &bytes[others.trailing_zeros() as usize / 8..];
+        let stops = stops(u64::from_le_bytes(*eight));
+        if stops != 0 {
+            return &bytes[stops.trailing_zeros() as usize / 8..];
         }
         bytes = tail;
     }
-    skip_while(bytes, |byte| byte.is_ascii_digit())
+    skip_while(bytes, inside)
+}
+
+fn skip_digits(bytes: &[u8]) -> &[u8] {
+    // A byte is a digit if its high half is 3, and remains 3 when 6 is added. A carry
+    // changes higher bytes only.
+    let not_three = |word: u64| word & (ONES * 0xf0) ^ (ONES * 0x30);
+    let others = |word: u64| not_three(word) | not_three(word.wrapping_add(ONES * 6));
+    skip_words(bytes, others, |byte| byte.is_ascii_digit())
 }
 
 /// Skips what comes before a quotation mark, a backslash or a control character.
-fn skip_unescaped(mut bytes: &[u8]) -> &[u8] {
+fn skip_unescaped(bytes: &[u8]) -> &[u8] {
     // The high bit is set in the lowest byte that is below the limit, and in no lower
     // one. In higher bytes it means nothing.
     let below = |word: u64, limit: u64| word.wrapping_sub(ONES * limit) & !word;
     let equal = |word: u64, byte: u8| below(word ^ (ONES * u64::from(byte)), 1);
-    while let Some((eight, tail)) = bytes.split_first_chunk() {
-        let word = u64::from_le_bytes(*eight);
-        let special = below(word, 0x20) | equal(word, b'"') | equal(word, b'\\');
-        let special = special & (ONES << 7);
-        if special != 0 {
-            return &bytes[special.trailing_zeros() as usize / 8..];
-        }
-        bytes = tail;
-    }
-    skip_while(bytes, |byte| byte >= b' ' && byte != b'"' && byte != b'\\')
+    let special = |word| below(word, 0x20) | equal(word, b'"') | equal(word, b'\\');
+    let is_plain = |byte| byte >= b' ' && byte != b'"' && byte != b'\\';
+    skip_words(bytes, |word| special(word) & (ONES << 7), is_plain)
 }
 
 #[cfg(test)]
