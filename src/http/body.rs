@@ -9,11 +9,12 @@ use serde::Deserialize;
 use ureq::Body;
 use ureq::http::{Response, header};
 
-use super::Call;
 use super::attempt::AttemptError;
-use super::{json, redact};
+use super::{Call, json, redact};
 use crate::error::Error;
 use crate::event::Event;
+
+type Result<T> = std::result::Result<T, AttemptError>;
 
 /// How much of a body is checked before any of it is delivered, and the most that is
 /// delivered at once.
@@ -69,7 +70,7 @@ fn content_type(response: &Response<Body>) -> Option<&str> {
 
 /// Returns a reader of the decoded body, and refuses one in an encoding that ureq doesn't
 /// decode. An empty one is empty whatever encoding it claims.
-fn reader(response: Response<Body>, call: &Call<'_>) -> Result<impl Read, AttemptError> {
+fn reader(response: Response<Body>, call: &Call<'_>) -> Result<impl Read> {
     let mut encodings = response.headers().get_all(header::CONTENT_ENCODING).iter();
     let is_encoded = encodings.any(|value| !value.as_bytes().eq_ignore_ascii_case(b"identity"));
     let mut reader = response.into_body().into_reader();
@@ -89,11 +90,7 @@ fn reader(response: Response<Body>, call: &Call<'_>) -> Result<impl Read, Attemp
 }
 
 /// Reads a body whole, up to `limit` bytes.
-pub(crate) fn read(
-    response: Response<Body>,
-    limit: u64,
-    call: &Call<'_>,
-) -> Result<Bytes, AttemptError> {
+pub(crate) fn read(response: Response<Body>, limit: u64, call: &Call<'_>) -> Result<Bytes> {
     let is_close_delimited = is_close_delimited(&response);
     let mut bytes = Vec::new();
     // The byte beyond the limit tells a longer body; reading to the end of a shorter
@@ -110,10 +107,7 @@ pub(crate) fn read(
 
 impl Bytes {
     /// Parses the body as JSON.
-    pub(crate) fn parse<'a, T: Deserialize<'a>>(
-        &'a self,
-        call: &Call<'_>,
-    ) -> Result<T, AttemptError> {
+    pub(crate) fn parse<'a, T: Deserialize<'a>>(&'a self, call: &Call<'_>) -> Result<T> {
         serde_json::from_slice(&self.bytes).map_err(|error| {
             let mut checker = json::Checker::new();
             let reason = match checker.feed(&self.bytes).and_then(|()| checker.finish()) {
@@ -156,16 +150,15 @@ pub(crate) fn copy(
     check: JsonCheck,
     out: &mut dyn Write,
     call: &Call<'_>,
-) -> Result<CopySummary, AttemptError> {
+) -> Result<CopySummary> {
     let content_type = content_type(&response).map(str::to_owned);
     let mut copied = CopySummary { bytes: 0, content_type };
-    let is_checked = match check {
-        JsonCheck::Always => true,
-        JsonCheck::IfDeclared => copied.is_json(),
-        JsonCheck::Never => false,
-    };
     let is_close_delimited = is_close_delimited(&response);
-    let mut checker = is_checked.then(json::Checker::new);
+    let mut checker = match check {
+        JsonCheck::IfDeclared if !copied.is_json() => None,
+        JsonCheck::Always | JsonCheck::IfDeclared => Some(json::Checker::new()),
+        JsonCheck::Never => None,
+    };
     let check = |chunk: &[u8], is_end| {
         let Some(checker) = &mut checker else { return Ok(()) };
         let fed = checker.feed(chunk);
@@ -180,11 +173,11 @@ pub(crate) fn copy(
 /// Copies chunk by chunk what passes `check`, which is also told of the end.
 fn copy_checked(
     mut reader: impl Read,
-    mut check: impl FnMut(&[u8], bool) -> Result<(), AttemptError>,
+    mut check: impl FnMut(&[u8], bool) -> Result<()>,
     out: &mut dyn Write,
     call: &Call<'_>,
     delivered: &mut u64,
-) -> Result<(), AttemptError> {
+) -> Result<()> {
     let mut chunk = Vec::new();
     // What fits into the first chunk is seen to its end before any of it is delivered.
     let first = (&mut reader).take(CHUNK as u64).read_to_end(&mut chunk);

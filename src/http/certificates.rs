@@ -1,5 +1,7 @@
 //! Certificates in PEM (RFC 7468), and rustls's errors about a handshake in words.
 
+use std::borrow::Cow;
+
 use ureq::tls::Certificate;
 
 use super::date::format_date;
@@ -38,15 +40,14 @@ pub(crate) fn parse_pem(pem: &[u8]) -> Result<Vec<Certificate<'static>>, String>
     if pem.contains(&0) {
         return Err("not text: convert DER with `openssl x509 -inform der`, UTF-16 to UTF-8".into());
     }
-    let text = String::from_utf8_lossy(pem);
-    let mut certificates = Vec::new();
-    for (at, begin) in text.match_indices("BEGIN") {
+    // `from_utf8_lossy` alone looks at each byte.
+    let text = str::from_utf8(pem).map_or_else(|_| String::from_utf8_lossy(pem), Cow::from);
+    let certificates = text.match_indices("BEGIN").filter_map(|(at, begin)| {
         let (before, block) = (&text[..at], &text[at + begin.len()..]);
-        if let Some(body) = certificate_body(before, block) {
-            let refuse = |reason| format!("line {}: {reason}", before.matches('\n').count() + 1);
-            certificates.push(decode(body).map_err(refuse)?);
-        }
-    }
+        let refuse = |reason| format!("line {}: {reason}", before.matches('\n').count() + 1);
+        Some(decode(certificate_body(before, block)?).map_err(refuse))
+    });
+    let certificates = certificates.collect::<Result<Vec<_>, _>>()?;
     if certificates.is_empty() {
         return Err("no certificate in PEM: it begins with `-----BEGIN CERTIFICATE-----`".into());
     }
@@ -74,7 +75,9 @@ fn certificate_body<'a>(before: &str, block: &'a str) -> Option<&'a str> {
 
 /// Decodes a certificate, without what may follow it: OpenSSL appends its trust settings.
 fn decode(body: &str) -> Result<Certificate<'static>, &'static str> {
-    let (base64, end) = body.split_at(body.find(is_dash).unwrap_or(body.len()));
+    // By bytes, as most of the file is looked at here.
+    let dash = body.bytes().position(|byte| byte == b'-' || !byte.is_ascii());
+    let (base64, end) = body.split_at(dash.unwrap_or(body.len()));
     if !end.trim_start_matches(is_dash).starts_with("END") {
         return Err("the certificate is cut off: copy the file again");
     }
@@ -91,11 +94,9 @@ fn decode(body: &str) -> Result<Certificate<'static>, &'static str> {
 /// isn't written and has no extensions.
 fn leading_certificate(der: &[u8]) -> Option<&[u8]> {
     const SEQUENCE: u8 = 0x30;
-    let (SEQUENCE, certificate, rest) = element(der)? else { return None };
-    let [(SEQUENCE, tbs_certificate), (SEQUENCE, _), (0x03, _)] = elements(certificate)?[..] else {
-        return None;
-    };
-    let fields = elements(tbs_certificate)?;
+    let (SEQUENCE, content, rest) = element(der)? else { return None };
+    let [(SEQUENCE, tbs), (SEQUENCE, _), (0x03, _)] = elements(content)?[..] else { return None };
+    let fields = elements(tbs)?;
     let fields = match &fields[..] {
         [(0xa0, [2, 1, 2]), fields @ .., (0xa3, _)] | [(0xa0, [2, 1, 2]), fields @ ..] => fields,
         fields => fields,
@@ -120,35 +121,27 @@ fn elements(mut der: &[u8]) -> Option<Vec<(u8, &[u8])>> {
 /// Splits the first element off: its tag, its content, and what follows it. Each length
 /// is written in the shortest form. rustls takes no element of 64 KB and more.
 fn element(der: &[u8]) -> Option<(u8, &[u8], &[u8])> {
-    let (tag, length, rest) = match der {
-        [tag, length @ ..=0x7f, rest @ ..] => (tag, usize::from(*length), rest),
-        [tag, 0x81, length @ 0x80..=0xff, rest @ ..] => (tag, usize::from(*length), rest),
-        [tag, 0x82, high @ 1..=0xff, low, rest @ ..] => {
-            (tag, usize::from(u16::from_be_bytes([*high, *low])), rest)
-        }
+    let (tag, rest) = der.split_first()?;
+    let (length, rest) = match rest {
+        [len @ ..=0x7f, rest @ ..] | [0x81, len @ 0x80..=0xff, rest @ ..] => ([0, *len], rest),
+        [0x82, high @ 1..=0xff, low, rest @ ..] => ([*high, *low], rest),
         _ => return None,
     };
-    let (content, rest) = rest.split_at_checked(length)?;
+    let (content, rest) = rest.split_at_checked(u16::from_be_bytes(length).into())?;
     Some((*tag, content, rest))
 }
 
 /// Puts what rustls says of a failed handshake with this host into words. It isn't a
 /// dependency, so its errors, which ureq wraps, are told by their text.
 pub(crate) fn describe(message: &str, host: &str, own_roots: bool) -> (Stage, String) {
-    match message.strip_prefix("invalid peer certificate: ") {
-        Some(error) => (Stage::Certificate, describe_certificate(error, host, own_roots)),
-        None => (Stage::Tls, reason(message).unwrap_or("it failed").to_owned()),
-    }
-}
-
-fn reason(error: &str) -> Option<&'static str> {
-    REASONS.iter().find(|(phrase, _)| error.contains(phrase)).map(|(_, reason)| *reason)
-}
-
-fn describe_certificate(error: &str, host: &str, own_roots: bool) -> String {
+    let reason = REASONS.iter().find(|(phrase, _)| message.contains(phrase));
+    let reason = reason.map(|(_, reason)| *reason);
+    let Some(error) = message.strip_prefix("invalid peer certificate: ") else {
+        return (Stage::Tls, reason.unwrap_or("it failed").to_owned());
+    };
     // A bad signature is as a rule that of an authority made anew under the same name.
     let is_untrusted = error.starts_with("UnknownIssuer") || error.starts_with("BadSignature");
-    if error.starts_with("certificate not valid for name") {
+    let text = if error.starts_with("certificate not valid for name") {
         let names = names(error).unwrap_or_else(|| "no host (subjectAltName)".to_owned());
         format!("made for {names}, not for {host}")
     } else if let Some(date) = date_after(error, ", but certificate is not valid after ") {
@@ -160,8 +153,9 @@ fn describe_certificate(error: &str, host: &str, own_roots: bool) -> String {
     } else if is_untrusted {
         "not trusted by Mozilla's root certificates".to_owned()
     } else {
-        reason(error).unwrap_or("not valid").to_owned()
-    }
+        reason.unwrap_or("not valid").to_owned()
+    };
+    (Stage::Certificate, text)
 }
 
 /// The host names and addresses that a certificate is made for, as far as a message

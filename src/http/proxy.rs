@@ -21,10 +21,8 @@ impl Setting {
     /// The proxy on the way to `target`. A server on this machine that is spoken to
     /// over plain http has none, whatever the setting.
     pub(crate) fn proxy(&self, target: &Origin) -> Result<Option<Proxy>, Error> {
-        if !target.https {
-            return Ok(None);
-        }
         match self {
+            _ if !target.https => Ok(None),
             Self::Direct => Ok(None),
             Self::Url(url) => parse("proxy", url).map(Some),
             Self::Environment => from_environment(target, |name| env::var_os(name)),
@@ -40,9 +38,7 @@ fn from_environment(
 ) -> Result<Option<Proxy>, Error> {
     let first = |names: &[&'static str]| {
         let mut set = names.iter().filter_map(|name| Some((*name, variable(name)?)));
-        let Some((name, value)) = set.find(|(_, value)| !value.is_empty()) else {
-            return Ok(None);
-        };
+        let Some((name, value)) = set.find(|(_, value)| !value.is_empty()) else { return Ok(None) };
         let value = value.into_string().map_err(|_| Error::invalid_input(name, "isn't UTF-8"))?;
         Ok(Some((name, value)))
     };
@@ -57,8 +53,7 @@ fn from_environment(
 /// Whether one of the entries of `no_proxy`, separated by commas or blanks, covers
 /// the target.
 fn is_excepted(list: &str, target: &Origin) -> bool {
-    let mut entries = list.split(|c: char| c == ',' || c.is_whitespace());
-    entries.any(|entry| covers(entry, target))
+    list.split(|c: char| c == ',' || c.is_whitespace()).any(|entry| covers(entry, target))
 }
 
 /// Whether an entry covers the target: `*` all, a name itself and the names below it,
@@ -87,23 +82,19 @@ fn covers_name(pattern: &str, host: &str) -> bool {
 
 fn covers_address(pattern: &str, host: IpAddr) -> bool {
     let (address, bits) = pattern.split_once('/').unwrap_or((pattern, "0"));
-    let (Ok(address), Ok(bits)) = (address.parse::<IpAddr>(), bits.parse()) else {
-        return false;
-    };
-    let equal_bits = match (address, host) {
+    let (Ok(address), Ok(bits)) = (address.parse(), bits.parse()) else { return false };
+    match (address, host) {
         // As in curl, a network of 0 bits is its address alone.
-        _ if bits == 0 => return address == host,
-        (IpAddr::V4(a), IpAddr::V4(b)) => (a.to_bits() ^ b.to_bits()).leading_zeros(),
-        (IpAddr::V6(a), IpAddr::V6(b)) => (a.to_bits() ^ b.to_bits()).leading_zeros(),
-        _ => return false,
-    };
-    equal_bits >= bits
+        _ if bits == 0 => address == host,
+        (IpAddr::V4(a), IpAddr::V4(b)) => (a.to_bits() ^ b.to_bits()).leading_zeros() >= bits,
+        (IpAddr::V6(a), IpAddr::V6(b)) => (a.to_bits() ^ b.to_bits()).leading_zeros() >= bits,
+        _ => false,
+    }
 }
 
 /// An address without the brackets of IPv6.
 pub(super) fn bare(host: &str) -> &str {
-    let inner = host.strip_prefix('[').and_then(|it| it.strip_suffix(']'));
-    inner.unwrap_or(host)
+    host.strip_prefix('[').and_then(|it| it.strip_suffix(']')).unwrap_or(host)
 }
 
 /// Takes a proxy's URL apart: `[http[s]://][user[:password]@]host[:port][/]`. No
