@@ -178,6 +178,7 @@ fn copy_checked(
     call: &Call<'_>,
     delivered: &mut u64,
 ) -> Result<()> {
+    let output = |error| Error::Output(Arc::new(error));
     let mut chunk = Vec::new();
     // What fits into the first chunk is seen to its end before any of it is delivered.
     let first = (&mut reader).take(CHUNK as u64).read_to_end(&mut chunk);
@@ -197,10 +198,6 @@ fn copy_checked(
         length = read.map_err(|error| AttemptError::exchange(error, *delivered, call))?;
         is_end = length == 0;
     }
-}
-
-fn output(error: io::Error) -> Error {
-    Error::Output(Arc::new(error))
 }
 
 /// Returns what may be shown of the body of an error response. One that is read to its

@@ -204,9 +204,9 @@ pub(crate) enum Redirect {
 pub(crate) fn redirect(origin: &Origin, location: &str) -> Redirect {
     let location = location.split('#').next().unwrap_or(location);
     let is_path = location.starts_with('/') && !location.starts_with("//");
-    let absolute = if is_path { format!("{origin}{location}") } else { location.to_owned() };
     let is_clean = location.bytes().all(|b| b.is_ascii_graphic() && b != b'\\');
-    let path = match Origin::split(&absolute) {
+    let path = match Origin::split(location) {
+        _ if is_path && is_clean => location,
         Ok((target, path)) if is_clean && target == *origin => path,
         Ok((target, _)) if is_clean => return Redirect::CrossOrigin(Some(target)),
         _ => return Redirect::CrossOrigin(None),
@@ -266,11 +266,11 @@ pub(super) fn unescape(text: &str, mark: char, decode: fn(&str) -> Option<Escape
     let mut plain = Vec::with_capacity(text.len());
     let mut rest = text;
     while let Some((before, after)) = rest.split_once(mark) {
-        let (bytes, length) = decode(after).unwrap_or((vec![mark as u8], 0));
+        let (bytes, length) = decode(after).unwrap_or_else(|| (vec![mark as u8], 0));
         plain.extend(before.bytes().chain(bytes));
         rest = &after[length..];
     }
-    plain.extend(rest.bytes());
+    plain.extend(rest.as_bytes());
     plain
 }
 
