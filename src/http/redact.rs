@@ -101,6 +101,7 @@ impl Redactor<'_> {
         for secret in self.secrets.iter().copied().chain([&*base64, &base64_url]) {
             // A run of whitespace counts as one character, as it would be shown.
             let characters: Vec<char> = sanitize(secret).chars().collect();
+            // A short secret is a fragment as a whole.
             let is_long = characters.len() > WHOLE_LIMIT;
             let length = if is_long { FRAGMENT } else { characters.len().max(1) };
             let windows = characters.windows(length);

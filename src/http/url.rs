@@ -85,9 +85,9 @@ fn check_host(host: &str) -> Result<(), Reason> {
         return refuse_if(address.parse::<Ipv6Addr>().is_err(), "the host is no IPv6 address");
     }
     let name = host.strip_suffix('.').unwrap_or(host);
-    let is_odd = |c: char| !c.is_ascii_alphanumeric() && !"-_.".contains(c);
+    let is_odd = |b: u8| !b.is_ascii_alphanumeric() && !b"-_.".contains(&b);
     refuse_if(
-        host.len() > 253 || name.contains(is_odd) || name.split('.').any(str::is_empty),
+        host.len() > 253 || name.bytes().any(is_odd) || name.split('.').any(str::is_empty),
         "the host is no valid name (write a name outside ASCII in its xn-- form)",
     )?;
     // Resolvers take "127.1", "2130706433" and "0x7f000001" for addresses.
@@ -261,7 +261,7 @@ pub(crate) fn decode(text: &str) -> Vec<u8> {
 /// The bytes that an escape stands for, and its length after its mark.
 pub(super) type Escape = (Vec<u8>, usize);
 
-/// Replaces each mark that an escape follows, by what `decode` finds there.
+/// Replaces each escape, which `decode` reads after its mark. A mark that begins none stays.
 pub(super) fn unescape(text: &str, mark: char, decode: fn(&str) -> Option<Escape>) -> Vec<u8> {
     let mut plain = Vec::with_capacity(text.len());
     let mut rest = text;
@@ -274,7 +274,7 @@ pub(super) fn unescape(text: &str, mark: char, decode: fn(&str) -> Option<Escape
     plain
 }
 
-/// The number that these characters of a text are in hexadecimal digits.
+/// Returns the number in this place of a text, if there are only hexadecimal digits.
 pub(super) fn hex(text: &str, digits: Range<usize>) -> Option<u16> {
     let digits = text.get(digits).filter(|it| it.bytes().all(|b| b.is_ascii_hexdigit()))?;
     u16::from_str_radix(digits, 16).ok()
