@@ -2,8 +2,7 @@
 //! error's.
 
 use std::io::{self, Read, Write};
-use std::sync::Arc;
-use std::time::Instant;
+use std::{sync::Arc, time::Instant};
 
 use serde::Deserialize;
 use ureq::Body;
@@ -11,8 +10,7 @@ use ureq::http::{Response, header};
 
 use super::attempt::AttemptError;
 use super::{Call, json, redact};
-use crate::error::Error;
-use crate::event::Event;
+use crate::{error::Error, event::Event};
 
 type Result<T> = std::result::Result<T, AttemptError>;
 

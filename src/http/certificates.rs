@@ -4,8 +4,7 @@ use std::borrow::Cow;
 
 use ureq::tls::Certificate;
 
-use super::date::format_date;
-use super::redact::sanitize;
+use super::{date::format_date, redact::sanitize};
 use crate::Stage;
 
 /// The most names of a certificate that a message lists.

@@ -1,8 +1,6 @@
 //! The proxy that a setting or the environment names, by curl's rules.
 
-use std::env;
-use std::ffi::OsString;
-use std::net::IpAddr;
+use std::{env, ffi::OsString, net::IpAddr};
 
 use ureq::{Proxy, ProxyProtocol};
 

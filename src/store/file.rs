@@ -3,12 +3,9 @@
 
 mod disk;
 
-use std::ffi::OsString;
 use std::fs::{self, File};
 use std::io::{self, ErrorKind, Read};
-use std::os::unix::fs::MetadataExt;
-use std::path::PathBuf;
-use std::time::Instant;
+use std::{ffi::OsString, os::unix::fs::MetadataExt, path::PathBuf, time::Instant};
 
 use super::TokenStore;
 use crate::tokens::Tokens;

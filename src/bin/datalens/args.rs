@@ -1,10 +1,8 @@
 //! The command line, as a pure function of its arguments.
 
 use std::ffi::{OsStr, OsString};
-use std::os::unix::ffi::OsStrExt;
-use std::path::PathBuf;
-use std::time::Duration;
 use std::{mem, vec};
+use std::{os::unix::ffi::OsStrExt, path::PathBuf, time::Duration};
 
 pub(crate) const USAGE: &str = "\
 prints a resource of HERE's Geovisualization (Data Lens) API as JSON

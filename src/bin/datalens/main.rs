@@ -13,16 +13,14 @@ mod signals;
 #[allow(unsafe_code)] // libc's terminals.
 mod terminal;
 
-use std::ffi::OsString;
-use std::process::ExitCode;
 use std::{env, io};
+use std::{ffi::OsString, process::ExitCode};
 
 use here_datalens::{AccessToken, ClientBuilder, Error, FileStore};
 use here_datalens::{MemoryStore, TokenStore, Tokens};
 
 use crate::args::{Command, Options, Output};
-use crate::error::CliError;
-use crate::output::Stdout;
+use crate::{error::CliError, output::Stdout};
 
 fn main() -> ExitCode {
     let ended = run(env::args_os().skip(1).collect());

@@ -1,10 +1,8 @@
 //! What is printed, on standard output without the line buffering of std's, which looks
 //! for the last line feed of every chunk.
 
-use std::fs::File;
 use std::io::{self, Write};
-use std::os::fd::AsFd;
-use std::sync::Arc;
+use std::{fs::File, os::fd::AsFd, sync::Arc};
 
 use here_datalens::{AccessToken, Error, JsonCheck, Session};
 

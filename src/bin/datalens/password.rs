@@ -1,8 +1,7 @@
 //! Where the password comes from.
 
-use std::env;
 use std::io::{self, IsTerminal, Read};
-use std::os::unix::ffi::OsStringExt;
+use std::{env, os::unix::ffi::OsStringExt};
 
 use here_datalens::{Error, Password};
 

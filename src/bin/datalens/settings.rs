@@ -1,14 +1,11 @@
 //! The settings of the client: options, else environment variables, else files.
 
-use std::env;
-use std::fs::File;
 use std::io::{self, Read};
-use std::path::Path;
+use std::{env, fs::File, path::Path};
 
 use here_datalens::{Client, ClientBuilder, Credentials, Error};
 
-use crate::args::Options;
-use crate::error::CliError;
+use crate::{args::Options, error::CliError};
 
 /// More than any bundle of certificates, and little enough to read at once.
 const MAX_CACERT: u64 = 8 * 1024 * 1024;

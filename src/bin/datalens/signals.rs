@@ -2,9 +2,8 @@
 //!
 //! What handlers call here is on POSIX's list of async-signal-safe functions.
 
-use std::mem::MaybeUninit;
-use std::ptr;
 use std::sync::atomic::{AtomicI32, Ordering::SeqCst};
+use std::{mem::MaybeUninit, ptr};
 
 use libc::{SIGALRM, SIGHUP, SIGINT, SIGTERM, c_int, sigaction, sighandler_t};
 

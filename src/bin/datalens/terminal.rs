@@ -4,11 +4,9 @@
 //! editing are left to the terminal. rpassword alone would turn them off, so it reads
 //! from a line that the terminal has edited and that was checked here.
 
-use std::fs::File;
 use std::io::{self, BufRead, BufReader, Read, Write};
-use std::mem::MaybeUninit;
-use std::os::fd::AsRawFd;
 use std::sync::atomic::{AtomicBool, AtomicI32, AtomicUsize, Ordering::SeqCst};
+use std::{fs::File, mem::MaybeUninit, os::fd::AsRawFd};
 
 use libc::{SIGCONT, SIGHUP, SIGINT, SIGQUIT, SIGTERM, SIGTSTP, c_int, tcflag_t, termios};
 use rpassword::ConfigBuilder;

@@ -1,14 +1,12 @@
 //! Regular files as the store needs them, with what std has: opened without following a
 //! link, locked with a time limit, replaced so that a crash leaves the old or the new.
 
-use std::fmt::Display;
 use std::fs::{self, File, Metadata, TryLockError};
 use std::io::{self, ErrorKind};
-use std::os::fd::OwnedFd;
 use std::os::unix::fs::{FileExt, MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
-use std::thread;
 use std::time::{Duration, Instant};
+use std::{fmt::Display, os::fd::OwnedFd, thread};
 
 /// How long a lock may be held elsewhere: longer than a refresh takes.
 pub(super) const LOCK_TIMEOUT: Duration = Duration::from_secs(60);
