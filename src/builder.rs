@@ -5,13 +5,18 @@ use std::{fmt, time::Duration};
 use ureq::tls::{RootCerts, TlsConfig};
 
 use crate::event::{Event, Events};
-use crate::http::connect::BUFFER_SIZE;
 use crate::http::{Http, Limits, MAX_IDLE_CONNECTIONS, certificates, proxy, transport};
 use crate::http::{resolver::POOL_IDLE_TIMEOUT, url::BaseUrl};
 use crate::{error::Error, secret::Credentials, secret::check_length};
 
 /// HERE's own service.
 const BASE_URL: &str = "https://datalens.api.here.com";
+
+/// The size of a connection's buffers: room for the longest request line, for the head
+/// of any sensible response, and for a record of TLS (RFC 8446, section 5.2: 16,645
+/// bytes) in one read. There are four of them, zeroed for each connection: ureq's 128 KB
+/// are a seventh of a small job's work.
+const BUFFER_SIZE: usize = 20 * 1024;
 
 /// The longest app id and app code, in bytes: with each byte of them escaped, the
 /// request line still fits into the buffer.

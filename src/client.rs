@@ -4,11 +4,10 @@
 use std::{fmt, sync::Arc};
 
 use serde_json::json;
-use ureq::{Body, http::Response};
 
 use crate::error::{Error, Operation};
 use crate::http::url::{BaseUrl, Resource, encode_segment};
-use crate::http::{Call, Http, attempt::AttemptError};
+use crate::http::{Call, Http, Response, attempt::AttemptError};
 use crate::secret::{Credentials, MAX_SECRET, Password, RefreshToken, check_length};
 use crate::tokens::{Account, Tokens};
 use crate::{builder::ClientBuilder, event::Events, token_endpoint};
@@ -150,7 +149,7 @@ impl Client {
         &self,
         tokens: &Tokens,
         resource: &Resource,
-        mut take: impl FnMut(Response<Body>, &Call<'_>) -> Result<T, AttemptError>,
+        mut take: impl FnMut(Response, &Call<'_>) -> Result<T, AttemptError>,
     ) -> Result<T, Error> {
         let operation = Operation::Read { resource: resource.path().to_owned() };
         let access_token = tokens.access_token();
@@ -165,19 +164,16 @@ impl Client {
     }
 
     fn call<'a>(&'a self, operation: Operation, resource: &str, secrets: &[&'a str]) -> Call<'a> {
-        let target = self.with_credentials(self.shared.base_url.path(resource));
-        let secrets = [&[self.credentials().app_code.as_str()], secrets].concat();
-        Call::new(&self.shared.http, operation, target, secrets)
-    }
-
-    /// Adds the application's credentials to the query.
-    fn with_credentials(&self, target: String) -> String {
-        let separator = match target.split_once('?') {
+        let path = self.shared.base_url.path(resource);
+        // The application's credentials are added to the query.
+        let separator = match path.split_once('?') {
             None => "?",
             Some((_, query)) if query.is_empty() || query.ends_with('&') => "",
             Some(_) => "&",
         };
-        target + separator + &self.shared.query
+        let target = path + separator + &self.shared.query;
+        let secrets = [&[self.credentials().app_code.as_str()], secrets].concat();
+        Call::new(&self.shared.http, operation, target, secrets)
     }
 }
 

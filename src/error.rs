@@ -272,26 +272,17 @@ impl fmt::Display for Error {
             Self::Store { name, .. } => write!(f, "{name}: can't be used"),
             Self::Output(_) => f.write_str("can't write the output"),
         }?;
-        self.write_response(f)
-    }
-}
-
-impl Error {
-    /// Writes what the response was.
-    fn write_response(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let status = match self {
-            Self::Proxy { status, .. } => Some(*status),
-            _ => self.status(),
-        };
-        if let Some(status) = status {
+        let proxy_status = if let Self::Proxy { status, .. } = self { Some(*status) } else { None };
+        if let Some(status) = self.status().or(proxy_status) {
             write!(f, " (status {status})")?;
         }
-        match self {
-            Self::Unauthorized { text: Some(text), .. }
-            | Self::SignInRequired { text: Some(text), .. }
-            | Self::Status { text: Some(text), .. } => write!(f, "; the server says: {text}"),
-            _ => Ok(()),
+        if let Self::Unauthorized { text: Some(text), .. }
+        | Self::SignInRequired { text: Some(text), .. }
+        | Self::Status { text: Some(text), .. } = self
+        {
+            write!(f, "; the server says: {text}")?;
         }
+        Ok(())
     }
 }
 

@@ -109,7 +109,7 @@
 //!
 //! # Memory and cancelling
 //!
-//! A connection has buffers of 60 KB, and `copy` takes 64 KB more, however long the body
+//! A connection has buffers of 80 KB, and `copy` takes 64 KB more, however long the body
 //! is; `get` holds the body, up to [`max_body_size`](ClientBuilder::max_body_size), and
 //! what it is parsed into. A copy is cancelled by its writer, by any error but
 //! `Interrupted`. Any other call ends by itself within its time limits.

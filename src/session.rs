@@ -9,12 +9,11 @@ use std::{fmt, io::Write, time::SystemTime};
 
 use serde::de::DeserializeOwned;
 use serde_json::Value;
-use ureq::{Body, http::Response};
 
 use self::renewal::Turn;
 use self::state::{Rejection, State};
 use crate::http::body::{self, CopySummary, JsonCheck};
-use crate::http::{Call, attempt::AttemptError, url::Resource};
+use crate::http::{Call, Response, attempt::AttemptError, url::Resource};
 use crate::secret::{AccessToken, Password};
 use crate::store::{MemoryStore, TokenStore};
 use crate::tokens::{Account, Tokens};
@@ -267,7 +266,7 @@ impl Session {
     fn call<T>(
         &self,
         resource: &str,
-        mut take: impl FnMut(Response<Body>, &Call<'_>) -> Result<T, AttemptError>,
+        mut take: impl FnMut(Response, &Call<'_>) -> Result<T, AttemptError>,
     ) -> Result<T, Error> {
         let resource =
             Resource::parse(resource).map_err(|reason| Error::invalid_input("resource", reason))?;

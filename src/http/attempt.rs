@@ -1,7 +1,8 @@
 //! One attempt at a request that failed: how far it got, the error that it becomes, and
 //! which requests may be sent again after it (RFC 9110, section 9.2.2).
 
-use std::{fmt, io, time::Duration};
+use std::io::{self, ErrorKind};
+use std::{fmt, time::Duration};
 
 use ureq::{Timeout, http::Method};
 
@@ -58,14 +59,12 @@ impl AttemptError {
                 let kind = Kind::Stalled(received);
                 return TransportError::new(Stage::Exchange, kind, "").into_attempt(call);
             }
-            ureq::Error::Io(error) if error.kind() != io::ErrorKind::InvalidData => {
-                return truncated();
-            }
+            ureq::Error::Io(error) if error.kind() != ErrorKind::InvalidData => return truncated(),
             error @ (ureq::Error::Timeout(_) | ureq::Error::Io(_)) => {
                 return TransportError::from_ureq(Stage::Exchange, error).into_attempt(call);
             }
             #[cfg(feature = "gzip")]
-            ureq::Error::Decompress(_, error) if error.kind() == io::ErrorKind::UnexpectedEof => {
+            ureq::Error::Decompress(_, error) if error.kind() == ErrorKind::UnexpectedEof => {
                 return truncated();
             }
             #[cfg(feature = "gzip")]
@@ -130,7 +129,7 @@ impl TransportError {
     pub(crate) fn from_ureq(stage: Stage, error: ureq::Error) -> Self {
         match error {
             ureq::Error::Timeout(_) => Self::new(stage, Kind::Timeout, ""),
-            ureq::Error::Io(error) if error.kind() != io::ErrorKind::InvalidData => {
+            ureq::Error::Io(error) if error.kind() != ErrorKind::InvalidData => {
                 Self::new(stage, Kind::Temporary, system_message(&error))
             }
             error => Self::new(stage, Kind::Tls, error.into_io().to_string()),
@@ -212,7 +211,7 @@ impl std::error::Error for TransportError {}
 
 /// The operating system's message, without its number.
 pub(crate) fn system_message(error: &io::Error) -> String {
-    if error.kind() == io::ErrorKind::UnexpectedEof {
+    if error.kind() == ErrorKind::UnexpectedEof {
         return "the connection was closed".to_owned();
     }
     let text = error.to_string();

@@ -5,11 +5,10 @@ use std::io::{self, Read, Write};
 use std::{sync::Arc, time::Instant};
 
 use serde::Deserialize;
-use ureq::Body;
-use ureq::http::{Response, header};
+use ureq::http::header;
 
 use super::attempt::AttemptError;
-use super::{Call, json, redact};
+use super::{Call, Response, json, redact};
 use crate::{error::Error, event::Event};
 
 type Result<T> = std::result::Result<T, AttemptError>;
@@ -57,18 +56,18 @@ pub(crate) struct Bytes {
 
 /// Whether the end of the connection is all that ends the body, so that one that was
 /// truncated can't be told from a whole one (RFC 9112, section 6.3).
-fn is_close_delimited(response: &Response<Body>) -> bool {
+fn is_close_delimited(response: &Response) -> bool {
     response.body().content_length().is_none()
         && !response.headers().contains_key(header::TRANSFER_ENCODING)
 }
 
-fn content_type(response: &Response<Body>) -> Option<&str> {
+fn content_type(response: &Response) -> Option<&str> {
     response.headers().get(header::CONTENT_TYPE)?.to_str().ok()
 }
 
 /// Returns a reader of the decoded body, and refuses one in an encoding that ureq doesn't
 /// decode. An empty one is empty whatever encoding it claims.
-fn reader(response: Response<Body>, call: &Call<'_>) -> Result<impl Read> {
+fn reader(response: Response, call: &Call<'_>) -> Result<impl Read> {
     let mut encodings = response.headers().get_all(header::CONTENT_ENCODING).iter();
     let is_encoded = encodings.any(|value| !value.as_bytes().eq_ignore_ascii_case(b"identity"));
     let mut reader = response.into_body().into_reader();
@@ -88,7 +87,7 @@ fn reader(response: Response<Body>, call: &Call<'_>) -> Result<impl Read> {
 }
 
 /// Reads a body whole, up to `limit` bytes.
-pub(crate) fn read(response: Response<Body>, limit: u64, call: &Call<'_>) -> Result<Bytes> {
+pub(crate) fn read(response: Response, limit: u64, call: &Call<'_>) -> Result<Bytes> {
     let is_close_delimited = is_close_delimited(&response);
     let mut bytes = Vec::new();
     // The byte beyond the limit tells a longer body; reading to the end of a shorter
@@ -144,7 +143,7 @@ fn invalid_json(error: json::Error, is_close_delimited: bool, call: &Call<'_>) -
 
 /// Copies a body to `out` in constant memory.
 pub(crate) fn copy(
-    response: Response<Body>,
+    response: Response,
     check: JsonCheck,
     out: &mut dyn Write,
     call: &Call<'_>,
@@ -152,11 +151,9 @@ pub(crate) fn copy(
     let content_type = content_type(&response).map(str::to_owned);
     let mut copied = CopySummary { bytes: 0, content_type };
     let is_close_delimited = is_close_delimited(&response);
-    let mut checker = match check {
-        JsonCheck::IfDeclared if !copied.is_json() => None,
-        JsonCheck::Always | JsonCheck::IfDeclared => Some(json::Checker::new()),
-        JsonCheck::Never => None,
-    };
+    let is_checked =
+        check == JsonCheck::Always || check == JsonCheck::IfDeclared && copied.is_json();
+    let mut checker = is_checked.then(json::Checker::new);
     let check = |chunk: &[u8], is_end| {
         let Some(checker) = &mut checker else { return Ok(()) };
         let fed = checker.feed(chunk);
@@ -201,7 +198,7 @@ fn copy_checked(
 /// Returns what may be shown of the body of an error response. One that is read to its
 /// end leaves the connection to the next call; one that is long, slow or broken isn't
 /// worth waiting for, since the status is known.
-pub(super) fn error_excerpt(response: Response<Body>, call: &Call<'_>) -> Option<String> {
+pub(super) fn error_excerpt(response: Response, call: &Call<'_>) -> Option<String> {
     let content_type = content_type(&response).map(str::to_owned);
     let start = Instant::now();
     let mut reader = response.into_body().into_reader().take(redact::SCAN_LIMIT as u64 + 1);

@@ -2,11 +2,11 @@
 
 use std::{net::SocketAddr, sync::Mutex, time::Duration};
 
+use ureq::http::Uri;
 use ureq::unversioned::transport::time::{self, Instant};
 use ureq::unversioned::transport::{
     Buffers, ConnectionDetails, Connector, NextTimeout, TcpConnector, Transport,
 };
-use ureq::{config::Config, http::Uri};
 
 use super::attempt::{Kind, TransportError, system_message};
 use super::lock;
@@ -22,16 +22,6 @@ pub(crate) type Stream = Box<dyn Transport>;
 /// tenth of a kept-alive call.
 #[derive(Debug)]
 pub(crate) struct Hop(pub(crate) Stream);
-
-/// The size of a connection's buffers: room for the longest request line and for the head
-/// of any sensible response. They are zeroed for each connection: ureq's 128 KB are a
-/// seventh of a small job's work.
-pub(crate) const BUFFER_SIZE: usize = 20 * 1024;
-
-/// Of the connection below TLS: room for a record (RFC 8446, section 5.2: 16,645 bytes),
-/// so that it comes in one read, and for those of most requests.
-const TLS_INPUT_BUFFER: usize = 17 * 1024;
-const TLS_OUTPUT_BUFFER: usize = 4 * 1024;
 
 /// How late a time limit may be.
 const TIMEOUT_STEP: Duration = Duration::from_millis(100);
@@ -101,17 +91,13 @@ pub(crate) fn step<'a>(details: &'a ConnectionDetails<'a>, uri: &'a Uri) -> Conn
 /// Connects to the first of a host's addresses that accepts.
 pub(crate) struct AddressConnector {
     tcp: TcpConnector,
-    /// For connections below TLS.
-    config: Config,
     last_used: Mutex<Option<SocketAddr>>,
     events: Events,
 }
 
 impl AddressConnector {
     pub(crate) fn new(events: Events) -> Self {
-        let config = Config::builder().proxy(None).input_buffer_size(TLS_INPUT_BUFFER);
-        let config = config.output_buffer_size(TLS_OUTPUT_BUFFER).build();
-        Self { tcp: TcpConnector::default(), config, last_used: Mutex::default(), events }
+        Self { tcp: TcpConnector::default(), last_used: Mutex::default(), events }
     }
 
     pub(crate) fn connect(
@@ -119,15 +105,11 @@ impl AddressConnector {
         addresses: &[SocketAddr],
         details: &ConnectionDetails,
     ) -> Result<Stream, TransportError> {
-        let is_https = details.uri.scheme_str() == Some("https");
         let candidates = in_order(addresses, *lock(&self.last_used));
         let connect = |address, limit: Duration| {
             let mut details = step(details, details.uri);
             details.addrs.push(address);
             (details.now, details.timeout.after) = (Instant::now(), limit.into());
-            if is_https || details.config.proxy().is_some() {
-                details.config = &self.config;
-            }
             let transport = self.tcp.connect(&details, None::<()>)?;
             *lock(&self.last_used) = Some(address);
             let host = details.uri.host().unwrap_or_default();

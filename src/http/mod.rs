@@ -4,7 +4,7 @@
 pub(crate) mod attempt;
 pub(crate) mod body;
 pub(crate) mod certificates;
-pub(crate) mod connect;
+mod connect;
 mod date;
 mod json;
 pub(crate) mod proxy;
@@ -18,14 +18,17 @@ pub(crate) mod url;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
-use ureq::http::{self, HeaderMap, Method, Request, Response, header};
-use ureq::{AsSendBody, Body};
+use ureq::AsSendBody;
+use ureq::http::{self, HeaderMap, Method, Request, header};
 
 use self::url::{Origin, Redirect};
 use self::{attempt::AttemptError, body::Bytes, redact::Redactor};
 use crate::error::{Error, Operation};
 use crate::event::{Event, Events};
 use crate::secret::AccessToken;
+
+/// A response whose head has come.
+pub(crate) type Response = http::Response<ureq::Body>;
 
 /// How many redirects a GET follows.
 const MAX_REDIRECTS: usize = 5;
@@ -99,10 +102,8 @@ impl<'a> Call<'a> {
     }
 
     pub(crate) fn redactor(&self) -> Redactor<'_> {
-        let resource = match &self.operation {
-            Operation::Read { resource } => resource,
-            _ => "",
-        };
+        let resource =
+            if let Operation::Read { resource } = &self.operation { resource } else { "" };
         Redactor { secrets: self.secrets.clone(), sent_body: self.body, resource }
     }
 
@@ -111,12 +112,12 @@ impl<'a> Call<'a> {
     pub(crate) fn get<T>(
         &self,
         access_token: &AccessToken,
-        mut take: impl FnMut(Response<Body>) -> Result<T, AttemptError>,
+        mut take: impl FnMut(Response) -> Result<T, AttemptError>,
     ) -> Result<T, Error> {
         let authorization = format!("Bearer {}", access_token.secret());
         self.http.retry(&Method::GET, self.http.max_retries, || {
             let deadline = Instant::now() + self.timeout;
-            let mut attempt = || take(self.get_following_redirects(&authorization, deadline)?);
+            let mut attempt = || take(self.follow_redirects(&authorization, deadline)?);
             // The server may have closed any of the idle connections, which shows only
             // when a request has been sent over it.
             for _ in 0..MAX_IDLE_CONNECTIONS {
@@ -129,17 +130,13 @@ impl<'a> Call<'a> {
         })
     }
 
-    fn get_following_redirects(
-        &self,
-        authorization: &str,
-        deadline: Instant,
-    ) -> Result<Response<Body>, AttemptError> {
+    fn follow_redirects(&self, auth: &str, deadline: Instant) -> Result<Response, AttemptError> {
         let mut target = self.target.clone();
         for _ in 0..=MAX_REDIRECTS {
             let request = Request::get(format!("{}{target}", self.http.origin))
                 // As the script in HERE's guide has it.
                 .header(header::CONTENT_TYPE, "text/plain")
-                .header(header::AUTHORIZATION, authorization)
+                .header(header::AUTHORIZATION, auth)
                 .body(());
             let left = deadline.saturating_duration_since(Instant::now());
             let response = self.send(request, left)?;
@@ -169,7 +166,7 @@ impl<'a> Call<'a> {
         &self,
         request: http::Result<Request<impl AsSendBody>>,
         timeout: Duration,
-    ) -> Result<Response<Body>, AttemptError> {
+    ) -> Result<Response, AttemptError> {
         let failure = |error| AttemptError::exchange(error, 0, self);
         let request = request.map_err(|error| failure(error.into()))?;
         let (agent, events) = (&self.http.agent, &self.http.events);
@@ -188,7 +185,7 @@ impl<'a> Call<'a> {
     }
 
     /// Returns the response if its status is 200.
-    fn check_status(&self, response: Response<Body>) -> Result<Response<Body>, AttemptError> {
+    fn check_status(&self, response: Response) -> Result<Response, AttemptError> {
         let status = response.status().as_u16();
         if status == 200 {
             return Ok(response);
@@ -221,7 +218,7 @@ impl<'a> Call<'a> {
 impl Http {
     /// Where a response redirects to, if it does (RFC 9110, section 15.4; 300, 304 and 305
     /// name no other place for the same request).
-    fn redirect(&self, response: &Response<Body>) -> Option<Redirect> {
+    fn redirect(&self, response: &Response) -> Option<Redirect> {
         if !matches!(response.status().as_u16(), 301 | 302 | 303 | 307 | 308) {
             return None;
         }
