@@ -45,7 +45,7 @@ fn hint(stage: Stage, message: &str) -> &'static str {
         Stage::Certificate if message.contains("not trusted by Mozilla") => {
             " (--cacert FILE names others)"
         }
-        Stage::Resolve if message.contains("datalens.api.here.com") => {
+        Stage::Resolve if message.contains("look up datalens.api.here.com") => {
             "; HERE's service may be gone (--base-url URL names another)"
         }
         _ => "",
@@ -63,6 +63,7 @@ mod tests {
             (Stage::Certificate, "expired on 2002-01-01", ""),
             (Stage::Resolve, "can't look up datalens.api.here.com: no", "--base-url"),
             (Stage::Resolve, "can't look up api.example: no", ""),
+            (Stage::Resolve, "at datalens.api.here.com: can't look up the proxy p.example: no", ""),
             (Stage::Connect, "can't connect to datalens.api.here.com: no", ""),
         ] {
             let hint = hint(stage, message);
