@@ -133,8 +133,8 @@ impl ClientBuilder {
         self
     }
 
-    /// Limits the time of making a connection, TLS and proxy included, and that of
-    /// looking up a name, which takes 10 seconds at most. Defaults to 15 seconds.
+    /// Limits the time of making a connection: of looking up the name, which takes 10
+    /// seconds at most, of the proxy, and of TLS. Defaults to 15 seconds.
     pub fn connect_timeout(mut self, limit: Duration) -> Self {
         self.limits.connect = limit;
         self
