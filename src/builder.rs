@@ -73,16 +73,14 @@ impl ClientBuilder {
     /// Sets the URL that `/v1/…` is appended to: `https`, or plain `http` for
     /// `localhost`, 127.0.0.0/8 and `[::1]`; with a path if there is a gateway.
     /// Defaults to `https://datalens.api.here.com`.
-    pub fn base_url(mut self, url: impl Into<String>) -> Self {
-        self.base_url = url.into();
-        self
+    pub fn base_url(self, url: impl Into<String>) -> Self {
+        Self { base_url: url.into(), ..self }
     }
 
     /// Sets the certificates, in PEM, that are trusted instead of the built-in ones.
     /// Defaults to Mozilla's, compiled in; no environment variable is read.
-    pub fn root_certificates(mut self, pem: impl Into<Vec<u8>>) -> Self {
-        self.roots = Roots::Pem(pem.into());
-        self
+    pub fn root_certificates(self, pem: impl Into<Vec<u8>>) -> Self {
+        Self { roots: Roots::Pem(pem.into()), ..self }
     }
 
     /// Trusts the certificates of the operating system's store, which a company's own are
@@ -99,31 +97,27 @@ impl ClientBuilder {
     /// # }
     /// ```
     #[cfg(feature = "platform-verifier")]
-    pub fn platform_certificates(mut self) -> Self {
-        self.roots = Roots::Platform;
-        self
+    pub fn platform_certificates(self) -> Self {
+        Self { roots: Roots::Platform, ..self }
     }
 
     /// Sets the proxy, `http://[user:password@]host:port` or the same with `https`.
     /// Defaults to none. A loopback address over plain http has none anyway.
-    pub fn proxy(mut self, url: impl Into<String>) -> Self {
-        self.proxy = proxy::Setting::Url(url.into());
-        self
+    pub fn proxy(self, url: impl Into<String>) -> Self {
+        Self { proxy: proxy::Setting::Url(url.into()), ..self }
     }
 
     /// Takes the proxy from the environment as curl does: `https_proxy`,
     /// `HTTPS_PROXY`, `all_proxy`, `ALL_PROXY`, with the exceptions of `no_proxy` or
     /// `NO_PROXY`. Defaults to not reading them.
-    pub fn proxy_from_env(mut self) -> Self {
-        self.proxy = proxy::Setting::Environment;
-        self
+    pub fn proxy_from_env(self) -> Self {
+        Self { proxy: proxy::Setting::Environment, ..self }
     }
 
     /// Sets the `User-Agent` header: visible ASCII and blanks.
     /// Defaults to `here-datalens/` and the version.
-    pub fn user_agent(mut self, text: impl Into<String>) -> Self {
-        self.user_agent = text.into();
-        self
+    pub fn user_agent(self, text: impl Into<String>) -> Self {
+        Self { user_agent: text.into(), ..self }
     }
 
     /// Limits the time of each whole call, its body and the caller's writer included;
@@ -150,9 +144,8 @@ impl ClientBuilder {
 
     /// Limits the bodies that are read into memory, in bytes after decompression.
     /// Defaults to 64 MiB.
-    pub fn max_body_size(mut self, bytes: u64) -> Self {
-        self.max_body_size = bytes;
-        self
+    pub fn max_body_size(self, bytes: u64) -> Self {
+        Self { max_body_size: bytes, ..self }
     }
 
     /// Sets how often a request is sent again after an error that
@@ -162,9 +155,8 @@ impl ClientBuilder {
     ///
     /// The wait is what the response's `Retry-After` says, up to a minute; else half a
     /// second and twice as much each time, with jitter. Defaults to 0.
-    pub fn max_retries(mut self, retries: u32) -> Self {
-        self.max_retries = retries;
-        self
+    pub fn max_retries(self, retries: u32) -> Self {
+        Self { max_retries: retries, ..self }
     }
 
     /// Sets the function that is called for each [`Event`]. It is called with no lock of
@@ -179,9 +171,8 @@ impl ClientBuilder {
     ///     })
     ///     .build();
     /// ```
-    pub fn on_event(mut self, on_event: impl Fn(&Event<'_>) + Send + Sync + 'static) -> Self {
-        self.events = Events::new(on_event);
-        self
+    pub fn on_event(self, on_event: impl Fn(&Event<'_>) + Send + Sync + 'static) -> Self {
+        Self { events: Events::new(on_event), ..self }
     }
 
     /// Checks the settings that are plain values, and returns the base URL.

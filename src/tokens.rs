@@ -113,9 +113,8 @@ impl Tokens {
     }
 
     /// Sets the lifetime of the access token in seconds (RFC 6749, section 5.1).
-    pub(crate) fn with_lifetime(mut self, seconds: u64) -> Self {
-        self.expires_at = self.issued_at.saturating_add(seconds);
-        self
+    pub(crate) fn with_lifetime(self, seconds: u64) -> Self {
+        Self { expires_at: self.issued_at.saturating_add(seconds), ..self }
     }
 
     /// Returns the account that they belong to.
