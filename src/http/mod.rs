@@ -114,10 +114,10 @@ impl<'a> Call<'a> {
         access_token: &AccessToken,
         mut take: impl FnMut(Response) -> Result<T, AttemptError>,
     ) -> Result<T, Error> {
-        let authorization = format!("Bearer {}", access_token.secret());
+        let bearer = format!("Bearer {}", access_token.secret());
         self.http.retry(&Method::GET, self.http.max_retries, || {
             let deadline = Instant::now() + self.timeout;
-            let mut attempt = || take(self.follow_redirects(&authorization, deadline)?);
+            let mut attempt = || take(self.follow_redirects(&bearer, deadline)?);
             // The server may have closed any of the idle connections, which shows only
             // when a request has been sent over it.
             for _ in 0..MAX_IDLE_CONNECTIONS {
@@ -130,13 +130,13 @@ impl<'a> Call<'a> {
         })
     }
 
-    fn follow_redirects(&self, auth: &str, deadline: Instant) -> Result<Response, AttemptError> {
+    fn follow_redirects(&self, bearer: &str, deadline: Instant) -> Result<Response, AttemptError> {
         let mut target = self.target.clone();
         for _ in 0..=MAX_REDIRECTS {
             let request = Request::get(format!("{}{target}", self.http.origin))
                 // As the script in HERE's guide has it.
                 .header(header::CONTENT_TYPE, "text/plain")
-                .header(header::AUTHORIZATION, auth)
+                .header(header::AUTHORIZATION, bearer)
                 .body(());
             let left = deadline.saturating_duration_since(Instant::now());
             let response = self.send(request, left)?;
