@@ -1,5 +1,5 @@
 //! The policy of a session: which tokens a call may use, who renews them and when, and
-//! what comes of it. Nothing here blocks or sends: `session` does what is decided here.
+//! what comes of it. Nothing here blocks or sends: `renewal` does what is decided here.
 //!
 //! A fresh token waits for nobody. A stale one is refreshed once for all who wait. One
 //! that is alive is used while a refresh ahead of its expiry fails.
