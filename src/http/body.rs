@@ -11,8 +11,6 @@ use super::attempt::AttemptError;
 use super::{Call, Response, json, redact};
 use crate::{error::Error, event::Event};
 
-type Result<T> = std::result::Result<T, AttemptError>;
-
 /// How much of a body is checked before any of it is delivered, and the most that is
 /// delivered at once.
 const CHUNK: usize = 64 * 1024;
@@ -67,7 +65,7 @@ fn content_type(response: &Response) -> Option<&str> {
 
 /// Returns a reader of the decoded body, and refuses one in an encoding that ureq doesn't
 /// decode. An empty one is empty whatever encoding it claims.
-fn reader(response: Response, call: &Call<'_>) -> Result<impl Read> {
+fn reader(response: Response, call: &Call<'_>) -> Result<impl Read, AttemptError> {
     let mut encodings = response.headers().get_all(header::CONTENT_ENCODING).iter();
     let is_encoded = encodings.any(|value| !value.as_bytes().eq_ignore_ascii_case(b"identity"));
     let mut reader = response.into_body().into_reader();
@@ -87,7 +85,7 @@ fn reader(response: Response, call: &Call<'_>) -> Result<impl Read> {
 }
 
 /// Reads a body whole, up to `limit` bytes.
-pub(crate) fn read(response: Response, limit: u64, call: &Call<'_>) -> Result<Bytes> {
+pub(crate) fn read(response: Response, limit: u64, call: &Call<'_>) -> Result<Bytes, AttemptError> {
     let is_close_delimited = is_close_delimited(&response);
     let mut bytes = Vec::new();
     // The byte beyond the limit tells a longer body; reading to the end of a shorter
@@ -104,7 +102,10 @@ pub(crate) fn read(response: Response, limit: u64, call: &Call<'_>) -> Result<By
 
 impl Bytes {
     /// Parses the body as JSON.
-    pub(crate) fn parse<'a, T: Deserialize<'a>>(&'a self, call: &Call<'_>) -> Result<T> {
+    pub(crate) fn parse<'a, T: Deserialize<'a>>(
+        &'a self,
+        call: &Call<'_>,
+    ) -> Result<T, AttemptError> {
         serde_json::from_slice(&self.bytes).map_err(|error| {
             let mut checker = json::Checker::new();
             let reason = match checker.feed(&self.bytes).and_then(|()| checker.finish()) {
@@ -147,7 +148,7 @@ pub(crate) fn copy(
     check: JsonCheck,
     out: &mut dyn Write,
     call: &Call<'_>,
-) -> Result<CopySummary> {
+) -> Result<CopySummary, AttemptError> {
     let content_type = content_type(&response).map(str::to_owned);
     let mut copied = CopySummary { bytes: 0, content_type };
     let is_close_delimited = is_close_delimited(&response);
@@ -168,11 +169,11 @@ pub(crate) fn copy(
 /// Copies chunk by chunk what passes `check`, which is also told of the end.
 fn copy_checked(
     mut reader: impl Read,
-    mut check: impl FnMut(&[u8], bool) -> Result<()>,
+    mut check: impl FnMut(&[u8], bool) -> Result<(), AttemptError>,
     out: &mut dyn Write,
     call: &Call<'_>,
     delivered: &mut u64,
-) -> Result<()> {
+) -> Result<(), AttemptError> {
     let output = |error| Error::Output(Arc::new(error));
     let mut chunk = Vec::new();
     // What fits into the first chunk is seen to its end before any of it is delivered.
