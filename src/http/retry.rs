@@ -70,6 +70,15 @@ mod tests {
     }
 
     #[test]
+    fn no_two_waits_are_the_same() {
+        let mut waits: Vec<_> = (0..200).map(|_| wait(0, None, random())).collect();
+        waits.sort();
+        waits.dedup();
+        assert_eq!(waits.len(), 200);
+        assert!(waits[0] < FIRST_WAIT * 11 / 10 && waits[199] > FIRST_WAIT * 14 / 10, "{waits:?}");
+    }
+
+    #[test]
     fn a_server_is_given_the_time_that_it_asks_for_up_to_a_minute() {
         for (asked_for, waited) in [(0, 0), (7, 7), (60, 60), (3600, 60)] {
             let wait = wait(5, Some(Duration::from_secs(asked_for)), 1.0);
