@@ -287,6 +287,13 @@ mod tests {
     use ureq::http::Uri;
 
     #[test]
+    fn a_host_of_253_characters_is_the_longest() {
+        let longest = format!("{}.{}", "x".repeat(126), "y".repeat(126));
+        assert_eq!(split_authority(&longest), Ok((&*longest, None)));
+        assert!(split_authority(&(longest + "y")).is_err());
+    }
+
+    #[test]
     fn base_urls_are_normalised() {
         for (url, normalised) in [
             ("https://datalens.api.here.com", "https://datalens.api.here.com"),

@@ -139,6 +139,19 @@ fn what_is_stored_is_loaded_by_anybody() {
 }
 
 #[test]
+fn the_longest_tokens_are_stored_and_loaded_with_every_byte_escaped() {
+    let directory = tempfile::tempdir().unwrap();
+    let store = store_in(directory.path());
+    let (visible, odd) = ("\"".repeat(8 * 1024), "\u{1}".repeat(8 * 1024));
+    let app_id = "\u{1}".repeat(1024);
+    let account = Account { email: &odd, app_id: &app_id, ..ACCOUNT };
+    let (access, refresh) = (AccessToken::new(visible), RefreshToken::new(&*odd));
+    let longest = Tokens::new(account, access.unwrap(), Some(refresh.unwrap()));
+    store.update(&mut |_| Some(longest.clone())).unwrap();
+    assert_eq!(store.load().unwrap(), Some(longest));
+}
+
+#[test]
 fn a_renewal_that_comes_to_nothing_leaves_all_as_it_is() {
     let directory = tempfile::tempdir().unwrap();
     let store = store_in(directory.path());
