@@ -312,6 +312,19 @@ mod tests {
         assert_eq!(count.load(Ordering::SeqCst), 1);
     }
 
+    #[test]
+    fn https_and_a_proxy_may_be_anywhere() {
+        // An address of this machine, though not a loopback address.
+        let elsewhere = SocketAddr::from(([0, 0, 0, 0], closed(16).port()));
+        let proxy = ureq::Proxy::new("http://proxy.example:3128").unwrap();
+        for proxy in [None, Some(proxy)] {
+            let config = ureq::Agent::config_builder().proxy(proxy).build();
+            let agent = agent_with(config, answers([vec![elsewhere]]), &Events::default());
+            let error = connect_error(agent.get("https://api.example/").call());
+            assert_eq!((error.stage, error.kind), (Stage::Connect, Kind::Temporary), "{error:?}");
+        }
+    }
+
     #[cfg(feature = "ring")]
     #[test]
     fn what_rustls_says_is_handed_on_as_it_is() {
