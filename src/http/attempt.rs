@@ -47,16 +47,25 @@ impl AttemptError {
     }
 
     /// The failure of a request, or of reading its response, of whose body so many bytes
-    /// have come. (Of an error of a reader this unwraps ureq's own.)
-    pub(crate) fn exchange(error: impl Into<ureq::Error>, received: u64, call: &Call<'_>) -> Self {
-        let truncated = || Self::truncated(format!("cut short after {received} bytes"), call);
+    /// have come if it has begun. (Of an error of a reader this unwraps ureq's own.)
+    pub(crate) fn exchange(
+        error: impl Into<ureq::Error>,
+        received: Option<u64>,
+        call: &Call<'_>,
+    ) -> Self {
+        let bytes = received.unwrap_or(0);
+        let truncated = || Self::truncated(format!("cut short after {bytes} bytes"), call);
         let reason = match error.into() {
             ureq::Error::Other(error) => match error.downcast::<TransportError>() {
                 Ok(error) => return error.into_attempt(call),
                 Err(_) => "the response can't be read",
             },
             ureq::Error::Timeout(Timeout::PerRead | Timeout::RecvBody) => {
-                let kind = Kind::Stalled(received);
+                let kind = Kind::Stalled(bytes);
+                return TransportError::new(Stage::Exchange, kind, "").into_attempt(call);
+            }
+            ureq::Error::Timeout(Timeout::Global) => {
+                let kind = Kind::Overdue(received);
                 return TransportError::new(Stage::Exchange, kind, "").into_attempt(call);
             }
             ureq::Error::Io(error) if error.kind() != ErrorKind::InvalidData => return truncated(),
@@ -110,8 +119,11 @@ pub(crate) enum Kind {
     Temporary,
     /// Time ran out, whatever else failed before.
     Timeout,
-    /// Time ran out after so many bytes of the response's body.
+    /// The response's body stalled after so many bytes.
     Stalled(u64),
+    /// The time of the whole call ran out, after so many bytes of the response's body if
+    /// that had begun.
+    Overdue(Option<u64>),
     /// It would fail again.
     Final,
     /// TLS failed; the reason is rustls's message.
@@ -144,17 +156,22 @@ impl TransportError {
             self.describe_tls(call);
         }
         let limit = self.limit(call).as_secs_f64();
+        let whole = call.timeout.as_secs_f64();
         let mut reason = match self.kind {
             Kind::Timeout => format!("{} within {limit} s", self.what_failed(call)),
             Kind::Stalled(bytes) => {
                 format!("the response stalled for {limit} s after {bytes} bytes")
+            }
+            Kind::Overdue(None) => format!("{} within {whole} s", self.what_failed(call)),
+            Kind::Overdue(Some(bytes)) => {
+                format!("the response wasn't complete within {whole} s, after {bytes} bytes")
             }
             _ => self.what_failed(call),
         };
         if !self.reason.is_empty() {
             reason += &format!(": {}", redact::sanitize(&self.reason));
         }
-        let is_timeout = matches!(self.kind, Kind::Timeout | Kind::Stalled(_));
+        let is_timeout = matches!(self.kind, Kind::Timeout | Kind::Stalled(_) | Kind::Overdue(_));
         let is_temporary = is_timeout || self.kind == Kind::Temporary;
         let (operation, stage) = (call.operation.clone(), self.stage);
         let error = Error::Transport { operation, stage, is_timeout, is_temporary, reason };
@@ -164,10 +181,9 @@ impl TransportError {
     fn describe_tls(&mut self, call: &Call<'_>) {
         let proxy = self.proxy.as_deref().and_then(|proxy| proxy.rsplit_once(':'));
         let host = proxy.map_or(call.http.origin.host.as_str(), |(host, _)| host);
-        let (stage, reason) = certificates::describe(&self.reason, host, call.http.has_own_roots);
-        self.stage = stage;
-        // It may hold names out of the certificate.
-        self.reason = call.redactor().line(&reason).unwrap_or_else(|| "not valid".into());
+        let (own_roots, redactor) = (call.http.has_own_roots, call.redactor());
+        let (stage, reason) = certificates::describe(&self.reason, host, own_roots, &redactor);
+        (self.stage, self.reason) = (stage, reason);
     }
 
     fn what_failed(&self, call: &Call<'_>) -> String {
@@ -304,13 +320,25 @@ mod tests {
                 "no response from api.example: reset",
             ),
             (
+                new(Stage::Exchange, Kind::Overdue(None), ""),
+                Stage::Exchange,
+                IF_IDEMPOTENT,
+                "no response from api.example within 12 s",
+            ),
+            (
+                new(Stage::Exchange, Kind::Overdue(Some(9)), ""),
+                Stage::Exchange,
+                IF_IDEMPOTENT,
+                "the response wasn't complete within 12 s, after 9 bytes",
+            ),
+            (
                 new(Stage::Exchange, Kind::Stalled(9), ""),
                 Stage::Exchange,
                 IF_IDEMPOTENT,
                 "the response stalled for 5 s after 9 bytes",
             ),
         ] {
-            let failure = with_call(|call| AttemptError::exchange(error, 0, call));
+            let failure = with_call(|call| AttemptError::exchange(error, None, call));
             let Error::Transport { stage: got, is_timeout, ref reason, .. } = failure.error else {
                 panic!("{failure:?}");
             };
@@ -325,7 +353,7 @@ mod tests {
     fn a_refusal_of_a_proxy_is_an_error_of_its_own_and_never_repeated() {
         let error = TransportError::new(Stage::Proxy, Kind::Refused(407), "");
         let error = TransportError { proxy: Some("p.example:80".to_owned()), ..error };
-        let failure = with_call(|call| AttemptError::exchange(error, 0, call));
+        let failure = with_call(|call| AttemptError::exchange(error, None, call));
         assert_eq!(may_repeat(&failure), [false, false]);
         let Error::Proxy { proxy, status: 407 } = failure.error else {
             panic!("{failure:?}");
@@ -357,7 +385,7 @@ mod tests {
         ] {
             let error = TransportError::from_ureq(Stage::Exchange, error);
             let error = TransportError { was_idle: true, ..error };
-            let failure = with_call(|call| AttemptError::exchange(error, 0, call));
+            let failure = with_call(|call| AttemptError::exchange(error, None, call));
             assert_eq!(failure.was_idle, was_idle);
         }
     }
@@ -369,7 +397,7 @@ mod tests {
             (3, [false, false], "cut short after 5 bytes; the output is incomplete"),
         ] {
             let cut = io_error(io::ErrorKind::UnexpectedEof, "");
-            let failure = with_call(|call| AttemptError::exchange(cut, 5, call));
+            let failure = with_call(|call| AttemptError::exchange(cut, Some(5), call));
             let failure = failure.after_delivery(delivered);
             assert!(failure.error.is_temporary());
             assert_eq!(may_repeat(&failure), repeated);

@@ -63,11 +63,16 @@ fn content_type(response: &Response) -> Option<&str> {
     response.headers().get(header::CONTENT_TYPE)?.to_str().ok()
 }
 
+/// Whether the body is in an encoding that ureq hasn't decoded.
+fn is_encoded(response: &Response) -> bool {
+    let mut encodings = response.headers().get_all(header::CONTENT_ENCODING).iter();
+    encodings.any(|value| !value.as_bytes().eq_ignore_ascii_case(b"identity"))
+}
+
 /// Returns a reader of the decoded body, and refuses one in an encoding that ureq doesn't
 /// decode. An empty one is empty whatever encoding it claims.
 fn reader(response: Response, call: &Call<'_>) -> Result<impl Read, AttemptError> {
-    let mut encodings = response.headers().get_all(header::CONTENT_ENCODING).iter();
-    let is_encoded = encodings.any(|value| !value.as_bytes().eq_ignore_ascii_case(b"identity"));
+    let is_encoded = is_encoded(&response);
     let mut reader = response.into_body().into_reader();
     let mut first = [0];
     let length = match reader.read(&mut first).map_err(ureq::Error::from) {
@@ -78,7 +83,7 @@ fn reader(response: Response, call: &Call<'_>) -> Result<impl Read, AttemptError
         // ureq looks for gzip's header in an empty body as well.
         #[cfg(feature = "gzip")]
         Err(ureq::Error::Decompress(_, error)) if error.kind() == io::ErrorKind::UnexpectedEof => 0,
-        Err(error) => return Err(AttemptError::exchange(error, 0, call)),
+        Err(error) => return Err(AttemptError::exchange(error, Some(0), call)),
     };
     let rest = if length == 0 { 0 } else { u64::MAX };
     Ok(io::Cursor::new(first).take(length).chain(reader.take(rest)))
@@ -92,7 +97,7 @@ pub(crate) fn read(response: Response, limit: u64, call: &Call<'_>) -> Result<By
     // one is what lets the connection serve the next call.
     let mut reader = reader(response, call)?.take(limit.saturating_add(1));
     let read = reader.read_to_end(&mut bytes);
-    read.map_err(|error| AttemptError::exchange(error, bytes.len() as u64, call))?;
+    read.map_err(|error| AttemptError::exchange(error, Some(bytes.len() as u64), call))?;
     if bytes.len() as u64 > limit {
         let reason = format!("the response is larger than the limit of {limit} bytes");
         return Err(call.invalid_response(reason).into());
@@ -179,7 +184,7 @@ fn copy_checked(
     // What fits into the first chunk is seen to its end before any of it is delivered.
     let first = (&mut reader).take(CHUNK as u64).read_to_end(&mut chunk);
     let mut length =
-        first.map_err(|error| AttemptError::exchange(error, chunk.len() as u64, call))?;
+        first.map_err(|error| AttemptError::exchange(error, Some(chunk.len() as u64), call))?;
     let mut is_end = length < CHUNK;
     loop {
         check(&chunk[..length], is_end)?;
@@ -191,7 +196,7 @@ fn copy_checked(
         }
         // From here on, what comes is delivered as it comes: the buffer is full-grown.
         let read = reader.read(&mut chunk);
-        length = read.map_err(|error| AttemptError::exchange(error, *delivered, call))?;
+        length = read.map_err(|error| AttemptError::exchange(error, Some(*delivered), call))?;
         is_end = length == 0;
     }
 }
@@ -201,14 +206,15 @@ fn copy_checked(
 /// worth waiting for, since the status is known.
 pub(super) fn error_excerpt(response: Response, call: &Call<'_>) -> Option<String> {
     let content_type = content_type(&response).map(str::to_owned);
-    let start = Instant::now();
+    let (start, is_encoded) = (Instant::now(), is_encoded(&response));
     let mut reader = response.into_body().into_reader().take(redact::SCAN_LIMIT as u64 + 1);
     let (mut body, mut chunk) = (Vec::new(), [0; 4096]);
     while start.elapsed() < call.http.limits.read {
         let length = reader.read(&mut chunk).ok()?;
         body.extend_from_slice(&chunk[..length]);
         if length == 0 {
-            return call.redactor().error_excerpt(&body, content_type.as_deref());
+            let excerpt = call.redactor().error_excerpt(&body, content_type.as_deref());
+            return excerpt.filter(|_| !is_encoded);
         }
     }
     None

@@ -4,25 +4,24 @@ use std::borrow::Cow;
 
 use ureq::tls::Certificate;
 
-use super::{date::format_date, redact::sanitize};
+use super::{date::format_date, redact::Redactor};
 use crate::Stage;
-
-/// The most names of a certificate that a message lists.
-const MAX_NAMES: usize = 5;
-
-/// The longest name of a host (RFC 1035, section 2.3.4).
-const MAX_NAME: usize = 255;
 
 const NOTHING_IN_COMMON: &str = "no version, cipher or kind of key in common with the server";
 
+const REFUSED_AT_FIRST: &str =
+    "the server refused it: no version, cipher or kind of key in common, or no client certificate";
+
 /// What rustls says, in `Debug` text as well, and why there is no connection. The first
 /// that fits is taken.
-const REASONS: [(&str, &str); 8] = [
+const REASONS: [(&str, &str); 9] = [
+    // An authority made anew under the same name, or RSA of 1024 bits.
+    ("BadSignature", "not signed with a trusted key, or with one of a kind that isn't supported"),
     ("CaUsedAsEndEntity", "a certificate authority's own, which a server can't use"),
     ("UnsupportedSignatureAlgorithm", "signed with an unsupported kind of key or signature"),
     ("certificate does not allow extended key usage", "not made for servers"),
     ("peer is incompatible", NOTHING_IN_COMMON),
-    ("received fatal alert: HandshakeFailure", NOTHING_IN_COMMON),
+    ("received fatal alert: HandshakeFailure", REFUSED_AT_FIRST),
     ("received fatal alert: ProtocolVersion", NOTHING_IN_COMMON),
     ("received fatal alert", "the server refused it"),
     ("received corrupt message", "the server doesn't speak TLS"),
@@ -132,24 +131,28 @@ fn element(der: &[u8]) -> Option<(u8, &[u8], &[u8])> {
 
 /// Puts what rustls says of a failed handshake with this host into words. It isn't a
 /// dependency, so its errors, which ureq wraps, are told by their text.
-pub(crate) fn describe(message: &str, host: &str, own_roots: bool) -> (Stage, String) {
+pub(crate) fn describe(
+    message: &str,
+    host: &str,
+    own_roots: bool,
+    redactor: &Redactor<'_>,
+) -> (Stage, String) {
     let reason = REASONS.iter().find(|(phrase, _)| message.contains(phrase));
     let reason = reason.map(|(_, reason)| *reason);
     let Some(error) = message.strip_prefix("invalid peer certificate: ") else {
         return (Stage::Tls, reason.unwrap_or("it failed").to_owned());
     };
-    // A bad signature is as a rule that of an authority made anew under the same name.
-    let is_untrusted = error.starts_with("UnknownIssuer") || error.starts_with("BadSignature");
     let text = if error.starts_with("certificate not valid for name") {
         let names = names(error).unwrap_or_else(|| "no host (subjectAltName)".to_owned());
+        let names = redactor.line(&names).unwrap_or_else(|| "other names".to_owned());
         format!("made for {names}, not for {host}")
     } else if let Some(date) = date_after(error, ", but certificate is not valid after ") {
         format!("expired on {date}")
     } else if let Some(date) = date_after(error, ", but certificate is not valid before ") {
         format!("not valid before {date}")
-    } else if is_untrusted && own_roots {
+    } else if error.starts_with("UnknownIssuer") && own_roots {
         "not trusted by the root certificates given, which don't hold its issuer's".to_owned()
-    } else if is_untrusted {
+    } else if error.starts_with("UnknownIssuer") {
         "not trusted by Mozilla's root certificates".to_owned()
     } else {
         reason.unwrap_or("not valid").to_owned()
@@ -157,19 +160,16 @@ pub(crate) fn describe(message: &str, host: &str, own_roots: bool) -> (Stage, St
     (Stage::Certificate, text)
 }
 
-/// The host names and addresses that a certificate is made for, as far as a message
-/// has room for them. rustls writes them out as they come.
+/// The host names and addresses that a certificate is made for. rustls writes them out as
+/// they come.
 fn names(error: &str) -> Option<String> {
     let (_, list) = error.split_once("; certificate is only valid for ")?;
     let list = list.replace(" or ", ", ");
     let names = list.split(", ").filter_map(|name| {
         let name = name.strip_prefix("DnsName(\"").or(name.strip_prefix("IpAddress("))?;
-        Some(sanitize(name.trim_end_matches(['"', ')'])).chars().take(MAX_NAME).collect())
+        Some(name.trim_end_matches(['"', ')']))
     });
-    let mut names: Vec<String> = names.take(MAX_NAMES + 1).collect();
-    if let Some(next) = names.get_mut(MAX_NAMES) {
-        *next = "…".to_owned();
-    }
+    let names: Vec<&str> = names.collect();
     (!names.is_empty()).then(|| names.join(", "))
 }
 
@@ -200,7 +200,7 @@ mod tests {
     use ureq::Agent;
     use ureq::tls::{RootCerts, TlsConfig};
 
-    use super::*;
+    use super::{describe as describe_redacted, *};
 
     /// Made by `openssl req -x509`.
     const VERSION_3: &str = "\
@@ -265,6 +265,10 @@ AiEA0RM6Ew8r1ssPfbryxIXdm1zfZl/wkO5+G+NDAWd/9zQCIQCgB442rAEkggd9
 
     fn rustls_takes(der: Vec<u8>) -> bool {
         RootCertStore::empty().add(CertificateDer::from(der)).is_ok()
+    }
+
+    fn describe(message: &str, host: &str, own_roots: bool) -> (Stage, String) {
+        describe_redacted(message, host, own_roots, &Redactor::default())
     }
 
     #[test]
@@ -517,7 +521,8 @@ AiEA0RM6Ew8r1ssPfbryxIXdm1zfZl/wkO5+G+NDAWd/9zQCIQCgB442rAEkggd9
         let good = || for_names(&ours, &["localhost"]);
         let words = "not trusted by the root certificates given, which don't hold its issuer's";
         assert_eq!(rejects(good(), &other, words), Stage::Certificate);
-        assert_eq!(rejects(good(), &anew, words), Stage::Certificate);
+        let same_name = "not signed with a trusted key, or with one of a kind that isn't supported";
+        assert_eq!(rejects(good(), &anew, same_name), Stage::Certificate);
         let text = failure("localhost", serve_tls(good()), RootCerts::WebPki);
         let words = "not trusted by Mozilla's root certificates".to_owned();
         assert_eq!(describe(&text, "localhost", false), (Stage::Certificate, words));
@@ -552,7 +557,7 @@ AiEA0RM6Ew8r1ssPfbryxIXdm1zfZl/wkO5+G+NDAWd/9zQCIQCgB442rAEkggd9
             ),
             (
                 &["a.a", "b.b", "c.c", "d.d", "e.e", "f.f", "g.g"],
-                "made for a.a, b.b, c.c, d.d, e.e, …, not for localhost",
+                "made for a.a, b.b, c.c, d.d, e.e, f.f, g.g, not for localhost",
             ),
             (&[], "made for no host (subjectAltName), not for localhost"),
         ] {
@@ -574,7 +579,7 @@ AiEA0RM6Ew8r1ssPfbryxIXdm1zfZl/wkO5+G+NDAWd/9zQCIQCgB442rAEkggd9
         let hostile = for_name(SanType::DnsName("a\u{1b}[31m\n b\u{7f}".try_into().unwrap()));
         rejects(hostile, &ours, "made for a [31m b, not for localhost");
         let long = for_name(SanType::DnsName("a".repeat(9_000).try_into().unwrap()));
-        let words = format!("made for {}, not for localhost", "a".repeat(255));
+        let words = format!("made for {}…, not for localhost", "a".repeat(200));
         rejects(long, &ours, &words);
     }
 
@@ -613,7 +618,7 @@ AiEA0RM6Ew8r1ssPfbryxIXdm1zfZl/wkO5+G+NDAWd/9zQCIQCgB442rAEkggd9
     #[test]
     fn a_handshake_that_fails_otherwise_is_no_matter_of_certificates() {
         for (response, words) in [
-            (&[0x15, 3, 3, 0, 2, 2, 0x28][..], NOTHING_IN_COMMON), // handshake_failure
+            (&[0x15, 3, 3, 0, 2, 2, 0x28][..], REFUSED_AT_FIRST), // handshake_failure
             (&[0x15, 3, 3, 0, 2, 2, 0x50], "the server refused it"), // internal_error
             (b"HTTP/1.1 400 Bad Request\r\n\r\n", "the server doesn't speak TLS"),
         ] {

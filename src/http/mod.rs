@@ -167,14 +167,14 @@ impl<'a> Call<'a> {
         request: http::Result<Request<impl AsSendBody>>,
         timeout: Duration,
     ) -> Result<Response, AttemptError> {
-        let failure = |error| AttemptError::exchange(error, 0, self);
+        let failure = |error| AttemptError::exchange(error, None, self);
         let request = request.map_err(|error| failure(error.into()))?;
         let (agent, events) = (&self.http.agent, &self.http.events);
         let request = agent.configure_request(request).timeout_global(Some(timeout)).build();
         let (method, path) = (request.method().as_str(), request.uri().path());
         // Where a redirect leads is the server's own text.
         let is_ours = self.target.starts_with(path);
-        let redacted = if is_ours { None } else { self.redactor().line(path) };
+        let redacted = if is_ours { None } else { self.redactor().path(path) };
         let path = redacted.as_deref().unwrap_or(if is_ours { path } else { "…" });
         events.emit(&Event::Request { method, host: &self.http.host, path });
         let start = Instant::now();
@@ -196,7 +196,7 @@ impl<'a> Call<'a> {
                 Redirect::SameOrigin(path) => path.split('?').next().map(str::to_owned),
                 Redirect::CrossOrigin(origin) => origin.map(|origin| origin.to_string()),
             };
-            let to = to.and_then(|to| self.redactor().line(&to));
+            let to = to.and_then(|to| self.redactor().path(&to));
             return Err(Error::Redirect { operation, status, to }.into());
         }
         let retry_after = retry_after(response.headers());

@@ -80,6 +80,8 @@ fn covers_name(pattern: &str, host: &str) -> bool {
 
 fn covers_address(pattern: &str, host: IpAddr) -> bool {
     let (address, bits) = pattern.split_once('/').unwrap_or((pattern, "0"));
+    // `parse` takes a sign as well.
+    let bits = if bits.starts_with('+') { "" } else { bits };
     let (Ok(address), Ok(bits)) = (address.parse(), bits.parse()) else { return false };
     match (address, host) {
         // As in curl, a network of 0 bits is its address alone.
@@ -225,6 +227,7 @@ mod tests {
             ("10.1.2.3", "10.0.0.0/x", false),
             ("10.1.2.3", "10.0.0.0/", false),
             ("10.1.2.3", "10.0.0.0/-8", false),
+            ("10.1.2.3", "10.0.0.0/+8", false),
             ("10.1.2.3", "::/1", false),
             ("10.example.com", "10.0.0.0/8", false),
             ("[::1]", "::1", true),

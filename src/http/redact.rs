@@ -30,8 +30,8 @@ const MIN_RUN: usize = 20;
 const MIN_NAMED_VALUE: usize = 8;
 
 /// A name that holds one of these words names a secret.
-const SECRET_NAMES: [&str; 7] =
-    ["token", "password", "secret", "code", "key", "authorization", "cookie"];
+const SECRET_NAMES: [&str; 8] =
+    ["token", "pass", "pwd", "secret", "code", "key", "authorization", "cookie"];
 
 /// The texts of a JSON error that may be shown, in order of preference: the usual ones,
 /// and those of RFC 6749 (section 5.2) and RFC 9457. As JSON pointers (RFC 6901).
@@ -63,12 +63,28 @@ impl Redactor<'_> {
         self.redact(text, text)
     }
 
+    /// Returns what may be shown of a URL's path, or of an origin, from elsewhere: segment by
+    /// segment, as a run of token characters may hold slashes.
+    pub(crate) fn path(&self, path: &str) -> Option<String> {
+        let segments = path.split('/').map(|segment| self.hide(segment));
+        self.show(segments.collect::<Vec<_>>().join("/"), [path, path])
+    }
+
     /// `source` is the text that the excerpt was taken from.
     fn redact(&self, excerpt: &str, source: &str) -> Option<String> {
-        if source.len() > SCAN_LIMIT || self.contains_secret([excerpt, source]) {
+        self.show(self.hide(excerpt), [excerpt, source])
+    }
+
+    /// The first line of defence.
+    fn hide(&self, text: &str) -> String {
+        self.hide_runs(&hide_named_values(&sanitize(text)))
+    }
+
+    /// The second line of defence, for a line out of these texts.
+    fn show(&self, mut line: String, texts: [&str; 2]) -> Option<String> {
+        if texts[1].len() > SCAN_LIMIT || self.contains_secret(texts) {
             return None;
         }
-        let mut line = self.hide_runs(&hide_named_values(&sanitize(excerpt)));
         if let Some((end, _)) = line.char_indices().nth(SHOWN_LIMIT) {
             line.replace_range(end.., "…");
         }
@@ -180,17 +196,18 @@ fn hide_named_values(line: &str) -> String {
 }
 
 /// Returns where the value at the beginning of a text ends: at the quote that it began
-/// with, or at a blank or a quote.
+/// with, at a blank or a quote, or with the text.
 fn value_end(text: &str, before: Option<char>, name: &str) -> usize {
-    let quote = before.filter(|c| matches!(c, '"' | '\''));
-    let goes_on = |value: &str| match quote {
-        Some(_) => value.ends_with('\\'),
-        None if name.contains("cookie") && value.ends_with(';') => true,
-        // The schemes of RFC 7617, 6750 and 7616: the credentials are the word after them.
-        None => ["basic", "bearer", "digest"].iter().any(|it| it.eq_ignore_ascii_case(value)),
+    let end = match before {
+        Some(quote @ ('"' | '\'')) => {
+            let mut quotes = text.match_indices(quote).map(|(at, _)| at);
+            quotes.find(|at| !text[..*at].ends_with('\\'))
+        }
+        // A scheme and its credentials (RFC 9110, section 11.4), or several cookies.
+        _ if name.contains("authorization") || name.contains("cookie") => None,
+        _ => text.find([' ', '"']),
     };
-    let mut ends = text.match_indices(quote.map_or([' ', '"'], |quote| [quote; 2]));
-    ends.find(|(end, _)| !goes_on(&text[..*end])).map_or(text.len(), |(end, _)| end)
+    end.unwrap_or(text.len())
 }
 
 /// Maps characters that differ in case alone to the same ones, invisible ones to none.
@@ -415,8 +432,10 @@ mod tests {
             (r#"secret="abcdefgh ijk"#, r#"secret="…"#),
             ("apiKey => 'abcdefgh'", "apiKey => '…'"),
             ("Authorization: Bearer xyz", "Authorization: …"),
-            ("X-AUTHORIZATION: basic xyzxyz failed", "X-AUTHORIZATION: … failed"),
-            ("Cookie: a=b; c=d; e=f g", "Cookie: … g"),
+            ("X-AUTHORIZATION: basic xyzxyz failed", "X-AUTHORIZATION: …"),
+            ("Authorization: Digest username=\"me\", response=\"ab.cd\"", "Authorization: …"),
+            ("Cookie: a=b; c=d, e=f g", "Cookie: …"),
+            ("my pwd=abcdefgh, passwd: abcdefgh", "my pwd=… passwd: …"),
             ("secret: key: abcdefgh", "secret: key: …"),
             ("password=a&key=abcdefgh", "password=…"),
             ("error_code: NO_SUCH_THING", "error_code: …"),
@@ -431,6 +450,20 @@ mod tests {
         ] {
             assert_eq!(line(text), shown);
         }
+    }
+
+    #[test]
+    fn of_a_path_only_what_looks_like_a_token_is_hidden() {
+        for (path, shown) in [
+            ("/v2/datalens/sign_in/", "/v2/datalens/sign_in/"),
+            ("/auth/realms/datalens-v1/login", "/auth/realms/datalens-v1/login"),
+            ("https://login-1.example.com:8443", "https://login-1.example.com:8443"),
+            ("/reset/abcdefghij1234567890/x", "/reset/…/x"),
+            ("/x/token=abcdefgh/y", "/x/token=…/y"),
+        ] {
+            assert_eq!(Redactor::default().path(path).as_deref(), Some(shown));
+        }
+        assert_eq!(hiding("hunter/22").path("/x/hunter%2f22"), None);
     }
 
     #[test]
@@ -672,7 +705,7 @@ mod tests {
         fn a_secret_that_nobody_knows_is_hidden_and_the_asked_id_is_not(
             token in "[A-Za-z0-9_+/=-]{10,40}[0-9][A-Za-z0-9_+/=-]{10,40}",
             named in "[A-Za-z!#$%&()*+./?@^_~]{8,30}",
-            name in "(access_|app |X-)?(token|PassWord|secret|code|Key|cookie)( ?[=:] ?)",
+            name in "(access_|app |X-)?(token|PassWord|secret|code|Key|pwd)( ?[=:] ?)",
             before in "[a-z ]{0,20}", id in "[0-9a-f]{32}", other in "[0-9][0-9a-f]{31}", at in 0..4usize,
         ) {
             let resource = format!("queries/{id}/data");

@@ -93,7 +93,7 @@ impl TrackedConnector {
         let mut addresses = self.resolver.addresses(host, port(to.uri), time_left(to))?;
         // Plain http stays on this machine, whatever a hosts file says of localhost.
         let is_plain = to.uri.scheme_str() == Some("http") && to.config.proxy().is_none();
-        addresses.retain(|address| !is_plain || address.ip().is_loopback());
+        addresses.retain(|address| !is_plain || address.ip().to_canonical().is_loopback());
         if is_plain && addresses.is_empty() {
             let reason = "it isn't this machine, and plain http goes nowhere else";
             return Err(TransportError::new(Stage::Connect, Kind::Final, reason));

@@ -50,6 +50,10 @@ impl Origin {
             || self.host.parse().is_ok_and(|address: Ipv4Addr| address.is_loopback())
     }
 
+    fn scheme(&self) -> &'static str {
+        if self.https { "https:" } else { "http:" }
+    }
+
     /// The host, with the port where it isn't the scheme's own.
     pub(crate) fn authority(&self) -> String {
         match (self.https, self.port) {
@@ -61,8 +65,7 @@ impl Origin {
 
 impl fmt::Display for Origin {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let scheme = if self.https { "https" } else { "http" };
-        write!(f, "{scheme}://{}", self.authority())
+        write!(f, "{}//{}", self.scheme(), self.authority())
     }
 }
 
@@ -200,12 +203,16 @@ pub(crate) enum Redirect {
 }
 
 /// Interprets the `Location` of a response (RFC 9110, section 10.2.2): an absolute URL,
-/// or an absolute path. What is relative to the path of the request isn't followed.
+/// perhaps without its scheme, or an absolute path. What is relative to the path of the
+/// request isn't followed.
 pub(crate) fn redirect(origin: &Origin, location: &str) -> Redirect {
     let location = location.split('#').next().unwrap_or(location);
     let is_path = location.starts_with('/') && !location.starts_with("//");
     let is_clean = location.bytes().all(|b| b.is_ascii_graphic() && b != b'\\');
-    let path = match Origin::split(location) {
+    // Without a scheme, that of the request's URL holds (RFC 3986, section 4.2).
+    let scheme = if location.starts_with("//") { origin.scheme() } else { "" };
+    let absolute = format!("{scheme}{location}");
+    let path = match Origin::split(&absolute) {
         _ if is_path && is_clean => location,
         Ok((target, path)) if is_clean && target == *origin => path,
         Ok((target, _)) if is_clean => return Redirect::CrossOrigin(Some(target)),
@@ -411,14 +418,18 @@ mod tests {
             ("https://API.example:443/x?y", "/x?y"),
             ("https://api.example", "/"),
             ("https://api.example?x", "/?x"),
+            ("//API.example/x", "/x"),
             ("/x//evil.example", "/x//evil.example"),
         ] {
             let expected = Redirect::SameOrigin(path.into());
             assert_eq!(redirect(location), expected, "{location}");
         }
-        for location in
-            ["http://api.example/", "https://api.example:444/", "https://api.example.evil.example/"]
-        {
+        for location in [
+            "http://api.example/",
+            "https://api.example:444/",
+            "https://api.example.evil.example/",
+            "//evil.example/",
+        ] {
             assert!(matches!(redirect(location), Redirect::CrossOrigin(Some(_))), "{location}");
         }
         for location in [
@@ -427,7 +438,6 @@ mod tests {
             "?query",
             "relative",
             "../up",
-            "//evil.example/",
             "https://user@api.example/",
             "javascript:x",
             "https:/x",

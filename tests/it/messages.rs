@@ -190,6 +190,10 @@ fn of_responses() {
             read(json_response("418 I'm a teapot", "short and stout")),
             "5 x: unexpected status (status 418); the server says: short and stout",
         ),
+        (
+            read(response("404 Not Found", &["Content-Encoding: br"], b"{\"message\":\"no\"}")),
+            "5 x: not found, or no permission (status 404)",
+        ),
         (read(json_response("201 Created", "{}")), "5 x: unexpected status (status 201)"),
         (
             read(response("302 Found", &["Location: https://elsewhere.example/x?y"], b"")),
@@ -206,6 +210,14 @@ fn of_responses() {
         (
             sign_in(response("302 Found", &["Location: /v1/sign_in?x=y"], b"")),
             "5 sign-in at HOST: redirected to /v1/sign_in, which isn't followed (status 302)",
+        ),
+        (
+            sign_in(response("302 Found", &["Location: /v2/datalens/sign_in/new"], b"")),
+            "5 sign-in at HOST: redirected to /v2/datalens/sign_in/new, which isn't followed (status 302)",
+        ),
+        (
+            sign_in(response("302 Found", &["Location: //elsewhere.example/x"], b"")),
+            "5 sign-in at HOST: redirected to http://elsewhere.example, which gets no credentials (status 302)",
         ),
         (read(json_response("200 OK", "")), "5 x: empty, not JSON"),
         (read(json_response("200 OK", "[1")), "5 x: the JSON ends too early"),

@@ -66,6 +66,31 @@ fn a_response_to_a_sign_in_that_drips_is_given_up() {
 }
 
 #[test]
+fn a_limit_that_ends_a_response_is_told_as_what_it_is() {
+    let stalled = ScriptedServer::start(|_, stream| {
+        respond(&stream, b"HTTP/1.1 200 OK\r\nContent-Length: 9\r\n\r\n[1,");
+        hold(stream);
+    });
+    let dripping = ScriptedServer::start(|_, stream| {
+        respond(&stream, b"HTTP/1.1 200 OK\r\n\r\n");
+        drip(&stream, b" ");
+    });
+    let text = |builder: ClientBuilder| read(builder).to_string();
+    assert_eq!(
+        text(builder(&stalled.base_url()).read_timeout(SHORT)),
+        "datasets/: the response stalled for 0.2 s after 3 bytes"
+    );
+    assert_eq!(
+        text(builder(&stalled.base_url()).timeout(SHORT)),
+        "datasets/: the response wasn't complete within 0.2 s, after 3 bytes"
+    );
+    let limits = builder(&dripping.base_url()).timeout(SHORT).read_timeout(SHORT / 2);
+    let text = text(limits);
+    let begin = "datasets/: the response wasn't complete within 0.2 s, after ";
+    assert!(text.starts_with(begin), "{text}");
+}
+
+#[test]
 fn a_call_has_its_time_limit_once_though_it_is_repeated_over_a_new_connection() {
     // The first connection serves one call, and is closed when the second has waited for
     // most of its time; the next one is silent.

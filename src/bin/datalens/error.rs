@@ -45,7 +45,11 @@ fn hint(stage: Stage, message: &str) -> &'static str {
         Stage::Certificate if message.contains("not trusted by Mozilla") => {
             " (--cacert FILE names others)"
         }
-        Stage::Resolve if message.contains("look up datalens.api.here.com") => {
+        // A name server that can't be asked says nothing of the service.
+        Stage::Resolve
+            if message.contains("look up datalens.api.here.com: ")
+                && !message.contains("Temporary failure") =>
+        {
             "; HERE's service may be gone (--base-url URL names another)"
         }
         _ => "",
@@ -62,6 +66,9 @@ mod tests {
             (Stage::Certificate, "not trusted by Mozilla's root certificates", "--cacert"),
             (Stage::Certificate, "expired on 2002-01-01", ""),
             (Stage::Resolve, "can't look up datalens.api.here.com: no", "--base-url"),
+            (Stage::Resolve, "can't look up datalens.api.here.com within 10 s", ""),
+            (Stage::Resolve, "can't look up datalens.api.here.com: Temporary failure in x", ""),
+            (Stage::Resolve, "can't look up datalens.api.here.com.example: no", ""),
             (Stage::Resolve, "can't look up api.example: no", ""),
             (Stage::Resolve, "at datalens.api.here.com: can't look up the proxy p.example: no", ""),
             (Stage::Connect, "can't connect to datalens.api.here.com: no", ""),
