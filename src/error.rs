@@ -195,6 +195,16 @@ impl Error {
         }
     }
 
+    /// The error of a session whose tokens can't be refreshed, out of that of one without.
+    pub(crate) fn into_unrefreshable(self) -> Self {
+        match self {
+            Self::SignInRequired { operation: Operation::SignIn { host, .. }, status, text } => {
+                Self::SignInRequired { operation: Operation::Refresh { host }, status, text }
+            }
+            error => error,
+        }
+    }
+
     /// The error of a response by which the server refused the tokens for good.
     pub(crate) fn into_sign_in_required(self) -> Self {
         match self {
@@ -237,9 +247,10 @@ impl fmt::Display for Error {
                 f,
                 "{operation}: access refused: no permission, or the app id or the app code is wrong"
             ),
-            Self::SignInRequired { operation, .. } => {
+            Self::SignInRequired { operation, status, .. } => {
                 let reason = match operation {
                     SignIn { .. } => "needed: there is no session",
+                    Refresh { .. } if status.is_none() => "no refresh token: sign in again",
                     Refresh { .. } => "refused: sign in again",
                     Read { .. } => "the session has ended: sign in again",
                 };

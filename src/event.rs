@@ -74,6 +74,11 @@ pub enum Event<'a> {
     Refreshing,
     /// The tokens were refreshed.
     Refreshed,
+    /// The tokens couldn't be refreshed. An access token that is alive is used all the same.
+    RefreshFailed {
+        /// Why.
+        error: &'a Error,
+    },
 }
 
 impl fmt::Display for Event<'_> {
@@ -97,6 +102,7 @@ impl fmt::Display for Event<'_> {
             Self::Locking { store } => write!(f, "locking {store}"),
             Self::Refreshing => f.write_str("refreshing the tokens"),
             Self::Refreshed => f.write_str("refreshed the tokens"),
+            Self::RefreshFailed { error } => write!(f, "{error}"),
         }
     }
 }

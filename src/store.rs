@@ -78,6 +78,12 @@ pub trait TokenStore: Send + Sync {
     /// `renew` was called means that nothing was sent.
     fn update(&self, renew: &mut dyn FnMut(Option<Tokens>) -> Option<Tokens>) -> io::Result<()>;
 
+    /// Whether somebody is renewing just now, so that [`update`](Self::update) would wait. A
+    /// session goes on with a token that is alive then. Defaults to `false`.
+    fn is_busy(&self) -> bool {
+        false
+    }
+
     /// Returns what messages call the store. One without a name is never waited for.
     /// Defaults to "token store".
     fn name(&self) -> String {

@@ -362,6 +362,14 @@ mod tests {
     }
 
     #[test]
+    fn what_tls_refuses_is_not_cut_short() {
+        let error = io_error(ErrorKind::InvalidData, "received corrupt message");
+        let failure = with_call(|call| AttemptError::exchange(error, Some(5), call));
+        assert!(matches!(failure.error, Error::Transport { stage: Stage::Tls, .. }), "{failure:?}");
+        assert_eq!(may_repeat(&failure), [false, false]);
+    }
+
+    #[test]
     fn a_post_is_repeated_after_429_and_503_alone() {
         let operation = Operation::Refresh { host: "api.example".to_owned() };
         for (status, repeated) in [

@@ -138,6 +138,10 @@ mod tests {
 
     /// A resolver that tells of each lookup, and returns what the test answers.
     fn scripted() -> (Arc<CachingResolver>, Receiver<String>, Answers) {
+        scripted_with(Events::default())
+    }
+
+    fn scripted_with(events: Events) -> (Arc<CachingResolver>, Receiver<String>, Answers) {
         let ((asked, questions), (sender, answers)) = (mpsc::channel(), mpsc::channel());
         let answers: Mutex<Receiver<Result<SocketAddr, &str>>> = Mutex::new(answers);
         let resolve = move |name: &str| {
@@ -145,7 +149,7 @@ mod tests {
             let answer = lock(&answers).recv().unwrap();
             answer.map(|address| vec![address]).map_err(io::Error::other)
         };
-        (Arc::new(CachingResolver::new(resolve, Events::default())), questions, sender)
+        (Arc::new(CachingResolver::new(resolve, events)), questions, sender)
     }
 
     fn find(
@@ -175,6 +179,18 @@ mod tests {
         resolver.forget();
         assert_eq!(find(&resolver, LONG), Ok(address(2)));
         assert_eq!(questions.try_iter().count(), 2);
+    }
+
+    #[test]
+    fn a_lookup_is_told_before_and_after_and_a_recent_one_is_not() {
+        let (sender, told) = mpsc::channel();
+        let events = Events::new(move |event| sender.send(event.to_string()).unwrap());
+        let (resolver, _questions, answers) = scripted_with(events);
+        answers.send(Ok(address(1))).unwrap();
+        find(&resolver, LONG).unwrap();
+        find(&resolver, LONG).unwrap();
+        let told: Vec<_> = told.try_iter().collect();
+        assert_eq!(told, ["looking up api.example", "api.example has the addresses 127.0.0.1"]);
     }
 
     #[test]

@@ -53,8 +53,13 @@ impl Session {
         if let Err(error) = self.adopt(self.shared.store.load()) {
             return self.go_on_without_store(error, rejection);
         }
-        if let Plan::Use(usable) = self.plan(rejection)? {
-            return Ok(usable);
+        match self.plan(rejection)? {
+            Plan::Use(usable) => return Ok(usable),
+            // Whoever renews them does so for all.
+            Plan::Refresh(tokens, true) if self.shared.store.is_busy() => {
+                return Ok(Usable::new(&tokens, false));
+            }
+            _ => {}
         }
         // Somebody may be replacing the tokens, under the exclusion of the store.
         match self.update(|stored| self.refresh(stored, rejection)) {
@@ -87,7 +92,14 @@ impl Session {
                 client.events().emit(&Event::Refreshed);
                 Ok(usable)
             }
-            Err(error) => self.state().refresh_failed(SystemTime::now(), is_early, error),
+            Err(error) => {
+                client.events().emit(&Event::RefreshFailed { error: &error });
+                let is_refusal = error.needs_sign_in();
+                let failed = self.state().refresh_failed(SystemTime::now(), is_early, error);
+                // They expired meanwhile: the refusal of an early refresh isn't the last word.
+                let is_open = is_early && is_refusal && failed.is_err();
+                if is_open { self.refresh(stored, rejection) } else { failed }
+            }
         }
     }
 

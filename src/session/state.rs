@@ -209,7 +209,9 @@ impl State {
                 held.next_refresh = Some(tokens.expires_at());
                 Ok(Plan::Use(Usable::new(&tokens, false)))
             }
-            _ if tokens.refresh_token().is_none() => Err(self.sign_in_required.clone()),
+            _ if tokens.refresh_token().is_none() => {
+                Err(self.sign_in_required.clone().into_unrefreshable())
+            }
             Some(rejection) if held.is_final(now, rejection) => {
                 Ok(Plan::Unauthorized(rejection.error.clone()))
             }
@@ -269,7 +271,7 @@ impl Held {
 }
 
 impl Usable {
-    fn new(tokens: &Arc<Tokens>, is_renewed: bool) -> Self {
+    pub(super) fn new(tokens: &Arc<Tokens>, is_renewed: bool) -> Self {
         Self { tokens: Arc::clone(tokens), is_renewed, first_use: None }
     }
 }

@@ -3,13 +3,14 @@
 
 mod disk;
 
-use std::fs::{self, File};
+use std::fs::{self, File, TryLockError};
 use std::io::{self, ErrorKind, Read};
 use std::{ffi::OsString, os::unix::fs::MetadataExt, path::PathBuf, time::Instant};
 
 use super::TokenStore;
 use crate::tokens::Tokens;
-use disk::{LOCK_TIMEOUT, OpenFile, check_private, context, lock_file, open_regular, refused};
+use disk::{LOCK_TIMEOUT, OpenFile};
+use disk::{check_private, context, lock_file, open_regular, refused, user_id};
 
 /// More than any tokens: two of 8 KB, each byte of them escaped, and the account.
 const MAX_SIZE: usize = 128 * 1024;
@@ -55,12 +56,21 @@ impl FileStore {
     }
 
     fn open(&self, write: bool) -> io::Result<File> {
-        let file = open_regular(&self.path, write).map_err(context("can't open it"))?;
+        let file = open_regular(&self.path, write).map_err(|error| match self.foreign_owner() {
+            Some(owner) if error.kind() == ErrorKind::PermissionDenied => foreign(owner),
+            _ => context("can't open it")(error),
+        })?;
         check_private(&file, || {
             let path = self.path.display().to_string().replace(char::is_control, "?");
             format!("others can read or write it: chmod 600 '{}'", path.replace('\'', r"'\''"))
         })?;
         Ok(file)
+    }
+
+    /// Returns the id of the user that the file belongs to, if that is another.
+    fn foreign_owner(&self) -> Option<u32> {
+        let owner = fs::symlink_metadata(&self.path).ok()?.uid();
+        (owner != user_id().ok()?).then_some(owner)
     }
 
     fn read(&self) -> io::Result<Option<Stored>> {
@@ -119,7 +129,7 @@ impl FileStore {
             Err(_) => {}
             Ok(()) => fs::remove_file(&link)?,
         }
-        Err(refused(format!("it belongs to another user, whose id is {owner}")))
+        Err(foreign(owner))
     }
 
     fn temporary(&self) -> io::Result<OpenFile> {
@@ -171,10 +181,19 @@ impl TokenStore for FileStore {
         Ok(())
     }
 
+    fn is_busy(&self) -> bool {
+        let lock = open_regular(&self.beside("", ".lock"), false);
+        lock.is_ok_and(|lock| matches!(lock.try_lock_shared(), Err(TryLockError::WouldBlock)))
+    }
+
     fn name(&self) -> String {
         // `Debug` escapes control characters.
         format!("session {:?}", self.path)
     }
+}
+
+fn foreign(owner: u32) -> io::Error {
+    refused(format!("it belongs to another user, whose id is {owner}"))
 }
 
 /// A file and what it holds.

@@ -126,6 +126,35 @@ fn a_refused_refresh_is_said_before_the_prompt_and_whoever_is_asked_holds_no_loc
 }
 
 #[test]
+fn a_session_that_cannot_be_refreshed_is_said_before_the_prompt() {
+    let fixture = Fixture::with_expired_token();
+    let mut stored = fixture.stored();
+    stored.as_object_mut().unwrap().remove("refresh_token");
+    fs::write(fixture.file(), stored.to_string()).unwrap();
+    let mut terminal = Terminal::start(fixture.at_terminal());
+    terminal.expect_prompt();
+    terminal.give_password();
+    let (status, shown) = terminal.end();
+    assert!(status.success(), "{shown}");
+    let why = format!("refresh at 127.0.0.1:{}: no refresh token", fixture.server.port());
+    let why = format!("datalens: {why}: sign in again\r\n");
+    assert_eq!(shown, format!("{why}Password: \r\n{DATASETS}\r\n"));
+}
+
+#[test]
+fn tokens_that_cannot_be_stored_are_told_whatever_else_fails() {
+    let fixture = Fixture::with_expired_token();
+    let directory = fixture.directory().to_owned();
+    fixture.server.before_response(REFRESH, move || fs::remove_dir_all(&directory).unwrap());
+    fixture.server.respond_always("/v1/datasets", json_response("404 Not Found", "{}"));
+    let output = run(&mut fixture.datalens());
+    assert_eq!(output.status, Some(1), "{output:?}");
+    let (first, second) = output.stderr.split_once('\n').unwrap();
+    assert!(first.starts_with("datalens: datasets/: not found"), "{output:?}");
+    assert!(second.contains("the new tokens can't be stored: "), "{output:?}");
+}
+
+#[test]
 fn new_tokens_that_cannot_be_stored_are_used_all_the_same_and_exit_with_1() {
     for arguments in [&[][..], &["--token"]] {
         let fixture = Fixture::with_expired_token();

@@ -29,6 +29,7 @@ struct Inner {
     fails_to_write: AtomicBool,
     panics: AtomicBool,
     fails_to_load: AtomicBool,
+    is_busy: AtomicBool,
     /// What somebody else stores who has the lock for too long.
     others: Mutex<Option<Tokens>>,
     /// What loading without the lock returns in place of the tokens.
@@ -57,6 +58,10 @@ impl Store {
 }
 
 impl TokenStore for Store {
+    fn is_busy(&self) -> bool {
+        self.0.is_busy.load(Ordering::SeqCst)
+    }
+
     fn load(&self) -> io::Result<Option<Tokens>> {
         if self.0.fails_to_load.load(Ordering::SeqCst) {
             return Err(io::ErrorKind::PermissionDenied.into());
@@ -339,6 +344,39 @@ fn a_token_is_proven_by_the_head_of_the_first_response() {
     let writer = Writer(&server, &session);
     session.copy("tiles/1", JsonCheck::Never, writer).unwrap();
     assert_eq!(server.refreshes(), 2);
+}
+
+#[test]
+fn an_early_refresh_waits_for_nobody_elsewhere_and_its_failure_is_told() {
+    let server = FakeApi::start();
+    let store = Store::of(tokens(&server, 40, 3600));
+    server.respond_always(REFRESH, json_response("503 Service Unavailable", "{}"));
+    let (sender, failures) = mpsc::channel();
+    let client = client_with(&server, move |event| {
+        if let Event::RefreshFailed { error } = event {
+            sender.send(error.status()).unwrap();
+        }
+    });
+    store.0.is_busy.store(true, Ordering::SeqCst);
+    client.session(EMAIL, store.clone()).datasets().unwrap();
+    assert_eq!((sent(&server), failures.try_iter().count()), ((0, 1), 0));
+    store.0.is_busy.store(false, Ordering::SeqCst);
+    client.session(EMAIL, store).datasets().unwrap();
+    assert_eq!(sent(&server), (1, 2));
+    assert_eq!(failures.try_iter().collect::<Vec<_>>(), [Some(503)]);
+}
+
+#[test]
+fn a_refusal_of_an_early_refresh_that_comes_after_the_expiry_is_not_final() {
+    let server = FakeApi::start();
+    let alive = tokens(&server, 2, 3600);
+    let expires_at = alive.expires_at();
+    server.respond_once(REFRESH, json_response("400 Bad Request", "{}"));
+    server.before_response(REFRESH, move || {
+        thread::sleep(expires_at.duration_since(SystemTime::now()).unwrap_or_default());
+    });
+    client(&server).resume(alive).unwrap().datasets().unwrap();
+    assert_eq!(sent(&server), (2, 1));
 }
 
 #[test]

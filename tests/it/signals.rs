@@ -11,6 +11,7 @@ use nix::sys::signal::Signal;
 
 use crate::support::command::{ignore, run, start, wait};
 use crate::support::fake_api::Held;
+use crate::support::fake_api::http::response;
 use crate::support::fixture::Fixture;
 use crate::support::process::{catches, kill, wait_until_signals_are_handled};
 
@@ -93,6 +94,22 @@ fn while_it_waits_for_the_lock_a_signal_ends_the_run_at_once_and_nothing_is_sent
         assert_eq!(fixture.content(), before);
         assert_eq!(fixture.server.requests().len(), requests);
     }
+}
+
+#[test]
+fn while_it_waits_to_send_a_refresh_again_a_signal_ends_the_run_at_once() {
+    let fixture = Fixture::with_expired_token();
+    let later = response("503 Service Unavailable", &["Retry-After: 60"], b"{}");
+    fixture.server.respond_always("/v1/sign_in/refresh", later);
+    let mut child = start(fixture.datalens().args(["--retry", "1"]));
+    let mut line = String::new();
+    BufReader::new(child.stderr.take().unwrap()).read_line(&mut line).unwrap();
+    assert!(line.contains("trying again in 60"), "{line}");
+    let start = Instant::now();
+    kill(child.id(), Signal::SIGTERM);
+    let output = wait(child);
+    assert!(start.elapsed() < Duration::from_secs(5), "{output:?}");
+    assert_eq!(output.signal, Some(Signal::SIGTERM as i32), "{output:?}");
 }
 
 #[test]

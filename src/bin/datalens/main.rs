@@ -13,10 +13,11 @@ mod signals;
 #[allow(unsafe_code)] // libc's terminals.
 mod terminal;
 
+use std::sync::atomic::{AtomicBool, Ordering::SeqCst};
 use std::{env, io};
 use std::{ffi::OsString, process::ExitCode};
 
-use here_datalens::{AccessToken, ClientBuilder, Error, FileStore};
+use here_datalens::{AccessToken, ClientBuilder, Error, Event, FileStore};
 use here_datalens::{MemoryStore, TokenStore, Tokens};
 
 use crate::args::{Command, Options, Output};
@@ -43,7 +44,11 @@ fn run(arguments: Vec<OsString>) -> Result<(), CliError> {
     if let Some(token) = stored_token(&options, &settings) {
         return Ok(out.print_token(&token, &options.output)?);
     }
-    let settings = settings.on_event(progress::start(options.verbose));
+    let follow = progress::start(options.verbose);
+    let settings = settings.on_event(move |event| {
+        follow(event);
+        defer_signals(event);
+    });
     let client = settings::client(settings, &options)?;
     let session = match &options.session {
         Some(path) => client.session(&options.email, DeferringStore(FileStore::new(path))),
@@ -56,11 +61,28 @@ fn run(arguments: Vec<OsString>) -> Result<(), CliError> {
         let password = password::read_password(options.password_stdin, why)?;
         result = session.sign_in(&password).and_then(|()| print());
     }
-    if let Err(Error::Store { renewed: true, .. }) = &result {
+    if let Err(Error::Store { renewed: true, .. }) = &result
         // The session holds the new tokens all the same.
-        print()?;
+        && let Err(error) = print().map_err(CliError::from)
+        && error.exit_status != 0
+    {
+        progress::report(&error.message);
     }
     Ok(result?)
+}
+
+/// Whether tokens in a store are being replaced.
+static IS_UPDATING: AtomicBool = AtomicBool::new(false);
+
+/// Defers signals while what a request brings has to be stored: from the connection on, or
+/// from the request on if it has one already, and not while it waits to be sent again.
+fn defer_signals(event: &Event<'_>) {
+    match event {
+        _ if !IS_UPDATING.load(SeqCst) => {}
+        Event::Request { .. } | Event::Connected { .. } => signals::defer(),
+        Event::Resolving { .. } | Event::Retry { .. } => signals::end_deferral(),
+        _ => {}
+    }
 }
 
 /// A store during whose updates signals are deferred: tokens that were spent have to be
@@ -74,11 +96,16 @@ impl TokenStore for DeferringStore {
 
     fn update(&self, renew: &mut dyn FnMut(Option<Tokens>) -> Option<Tokens>) -> io::Result<()> {
         let updated = self.0.update(&mut |stored| {
-            signals::defer();
+            IS_UPDATING.store(true, SeqCst);
             renew(stored)
         });
+        IS_UPDATING.store(false, SeqCst);
         signals::end_deferral();
         updated
+    }
+
+    fn is_busy(&self) -> bool {
+        self.0.is_busy()
     }
 
     fn name(&self) -> String {

@@ -3,7 +3,7 @@
 use std::io::{self, IsTerminal, Read};
 use std::{env, os::unix::ffi::OsStringExt};
 
-use here_datalens::{Error, Password};
+use here_datalens::{Error, Operation, Password};
 
 use crate::error::CliError;
 use crate::{progress, terminal};
@@ -14,10 +14,16 @@ const MAX_PASSWORD: usize = 8 * 1024;
 /// Reads the password that this error asks for.
 pub(crate) fn read_password(from_stdin: bool, why: &Error) -> Result<Password, CliError> {
     read(from_stdin, why).map(Password::new).map_err(|reason| match why.status() {
+        _ if is_first(why) => reason.into(),
         // There was a session, which the server has refused.
         Some(_) => CliError { exit_status: 3, message: format!("{why}; {reason}") },
-        None => reason.into(),
+        None => format!("{why}; {reason}").into(),
     })
+}
+
+/// Whether there was no session yet.
+fn is_first(why: &Error) -> bool {
+    matches!(why, Error::SignInRequired { operation: Operation::SignIn { .. }, .. })
 }
 
 /// Reads it from standard input if that was asked for, else from `DATALENS_PASSWORD`, else
@@ -30,7 +36,7 @@ fn read(from_stdin: bool, why: &Error) -> Result<String, String> {
         ("DATALENS_PASSWORD", password.into_vec())
     } else {
         let terminal = terminal::open()?;
-        if why.status().is_some() {
+        if !is_first(why) {
             progress::report(why);
         }
         ("the password", terminal::prompt_password(&terminal)?.into_bytes())

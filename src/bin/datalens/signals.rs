@@ -70,7 +70,8 @@ const NO_SIGNAL: c_int = 0;
 /// Defers SIGINT, SIGTERM and SIGHUP: the first one ends the program at `end_deferral`, or
 /// after `GRACE_SECONDS`; a second one ends it at once.
 pub(crate) fn defer() {
-    DEFERRED.store(NO_SIGNAL, SeqCst);
+    // A signal that was deferred already stays so.
+    let _ = DEFERRED.compare_exchange(NOT_DEFERRING, NO_SIGNAL, SeqCst, SeqCst);
     install(handle_deferred, &[SIGINT, SIGTERM, SIGHUP]);
 }
 

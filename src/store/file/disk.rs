@@ -142,7 +142,7 @@ fn remove_leftover(path: &Path) -> io::Result<()> {
 }
 
 /// Returns the effective user id: that of a pipe just made, as std has no geteuid(2).
-fn user_id() -> io::Result<u32> {
+pub(super) fn user_id() -> io::Result<u32> {
     let (reader, _writer) = io::pipe()?;
     Ok(File::from(OwnedFd::from(reader)).metadata()?.uid())
 }

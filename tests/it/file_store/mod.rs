@@ -294,6 +294,21 @@ fn a_panic_leaves_no_lock_and_no_temporary_file() {
 }
 
 #[test]
+fn a_store_is_busy_while_it_is_updated() {
+    let directory = tempfile::tempdir().unwrap();
+    let store = store_in(directory.path());
+    assert!(!store.is_busy());
+    store
+        .update(&mut |_| {
+            assert!(store.is_busy());
+            None
+        })
+        .unwrap();
+    renew(&store).unwrap();
+    assert!(!store.is_busy());
+}
+
+#[test]
 fn loading_waits_for_nobody() {
     let directory = tempfile::tempdir().unwrap();
     let store = store_in(directory.path());

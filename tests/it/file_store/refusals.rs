@@ -214,6 +214,23 @@ fn a_lock_that_cannot_be_opened_is_told_with_its_path() {
 }
 
 #[test]
+fn another_users_file_that_cannot_be_read_is_told_as_theirs() {
+    if !Uid::effective().is_root() {
+        return skip("only root can act for another user");
+    }
+    let directory = tempfile::tempdir().unwrap();
+    let store = store_in(directory.path());
+    renew(&store).unwrap();
+    set_mode(directory.path(), 0o777);
+    as_other_user(|| {
+        for error in [store.load().unwrap_err(), refusal(&store)] {
+            assert_eq!(error.kind(), ErrorKind::InvalidInput);
+            assert_eq!(error.to_string(), "it belongs to another user, whose id is 0");
+        }
+    });
+}
+
+#[test]
 fn another_users_file_does_not_change_hands() {
     if !Uid::effective().is_root() {
         return skip("only root can give a file away");
