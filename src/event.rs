@@ -53,7 +53,7 @@ pub enum Event<'a> {
         /// The time since the request was begun.
         elapsed: Duration,
     },
-    /// More of a body that is being copied has come.
+    /// A part of a body that is being copied has come, and more is to come.
     Body {
         /// How many bytes have come so far.
         bytes: u64,

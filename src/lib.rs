@@ -135,8 +135,8 @@
 //! | `platform-verifier` | no | `ClientBuilder::platform_certificates`: the system's trust store |
 //!
 //! Without `ring`, and without an installed provider, [`build`](ClientBuilder::build)
-//! refuses. The crates in the tree are licensed as MIT, Apache-2.0, ISC, BSD-3-Clause, Zlib or
-//! CDLA-Permissive-2.0 (Mozilla's root certificates).
+//! refuses. The crates in the tree are licensed as MIT, Apache-2.0, ISC, BSD-3-Clause, Zlib,
+//! CDLA-Permissive-2.0 (Mozilla's root certificates) or Unicode-3.0 (while building).
 //!
 //! [`CryptoProvider`]: https://docs.rs/rustls/latest/rustls/crypto/struct.CryptoProvider.html
 

@@ -190,10 +190,10 @@ fn copy_checked(
         check(&chunk[..length], is_end)?;
         out.write_all(&chunk[..length]).map_err(output)?;
         *delivered += length as u64;
-        call.http.events.emit(&Event::Body { bytes: *delivered });
         if is_end {
             return out.flush().map_err(|error| output(error).into());
         }
+        call.http.events.emit(&Event::Body { bytes: *delivered });
         // From here on, what comes is delivered as it comes: the buffer is full-grown.
         let read = reader.read(&mut chunk);
         length = read.map_err(|error| AttemptError::exchange(error, Some(*delivered), call))?;

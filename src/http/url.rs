@@ -139,9 +139,9 @@ pub(crate) struct Resource(String);
 impl Resource {
     pub(crate) fn parse(text: &str) -> Result<Self, Reason> {
         let text = text.strip_prefix('/').unwrap_or(text);
-        refuse_if(text.is_empty(), "is empty")?;
         check_characters(text)?;
         let (path, query) = text.split_once('?').unwrap_or((text, ""));
+        refuse_if(path.is_empty(), "is empty")?;
         let first = path.split('/').next().unwrap_or(path);
         refuse_if(first.contains(':'), "must be a path below /v1/, not a URL")?;
         refuse_if(first == "v1", "is taken below /v1/ already: leave out v1/")?;

@@ -10,7 +10,7 @@ use pty_process::blocking::Command;
 use crate::support::command::DATALENS as PROGRAM;
 use crate::support::fake_api::{EMAIL, FakeApi, PASSWORD};
 use crate::support::process::{
-    kill, wait_until_ended, wait_until_signals_are_handled, wait_until_stopped,
+    catches, kill, wait_until_ended, wait_until_signals_are_handled, wait_until_stopped,
 };
 use crate::support::terminal::{Terminal, at_terminal};
 use crate::support::{require, wait_until};
@@ -238,6 +238,7 @@ fn nor_does_anything_stop_under_a_shell_that_nobody_could_continue() {
         let mut terminal = script(name, &server, &text);
         let process = terminal.expect_number("process ");
         terminal.expect_prompt();
+        assert!(!catches(process, Signal::SIGTSTP));
         kill(process, Signal::SIGTSTP);
         wait_until_signals_are_handled(process);
         assert!(!terminal.echoes());
@@ -285,6 +286,21 @@ fn in_a_pipeline_it_asks_and_leaves_the_modes_as_they_were() {
     for name in shells() {
         let mut terminal = interactive(name, &server);
         terminal.type_in(format!("{DATALENS} | cat\n"));
+        terminal.expect_prompt();
+        terminal.give_password();
+        terminal.expect("$ ");
+        assert_eq!(terminal.modes(), *terminal.original_modes(), "{name}");
+    }
+}
+
+#[test]
+fn a_pager_restores_the_modes_that_were_before_the_prompt() {
+    let server = FakeApi::start();
+    // As less does it.
+    let pager = "sh -c 'm=$(stty -g </dev/tty); cat; stty \"$m\" </dev/tty'";
+    for name in shells() {
+        let mut terminal = interactive(name, &server);
+        terminal.type_in(format!("{DATALENS} | {pager}\n"));
         terminal.expect_prompt();
         terminal.give_password();
         terminal.expect("$ ");

@@ -107,6 +107,7 @@ fn of_settings() {
     let cacert = with("SSL_CERT_FILE", pem).replace(pem, "FILE");
     check(vec![
         (with("HERE_APP_ID", ""), "2 HERE_APP_ID is empty"),
+        (with("HERE_APP_ID", "x\u{fe0f}"), "2 HERE_APP_ID holds a character that can't be seen"),
         (with("HERE_APP_CODE", " x"), "2 HERE_APP_CODE begins or ends with a blank"),
         (with("HERE_APP_ID", "x\u{200b}"), "2 HERE_APP_ID holds a character that can't be seen"),
         (
@@ -150,6 +151,11 @@ fn of_settings() {
             "2 prints a resource of HERE's Geovisualization (Data Lens) API as JSON\nUsage: datalens [OPTIONS] USERNAME [RESOURCE]\nAn access token is valid for an hour. Try 'datalens -h' or 'datalens --help'.",
         ),
         (said(datalens().arg(EMAIL), &[]), "2 HERE_APP_ID isn't set"),
+        (
+            said(datalens().args(["--help=x", EMAIL]), &[]),
+            "2 --help takes no value\nTry 'datalens --help' for more.",
+        ),
+        (said(datalens_at(CLOSED_PORT).args([EMAIL, "?x=y"]), &[]), "2 resource: is empty"),
         (
             said(datalens_at(CLOSED_PORT).args([EMAIL, "../x"]), &[]),
             "2 resource: must not have a segment . or ..",

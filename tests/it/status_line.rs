@@ -51,6 +51,21 @@ fn after_two_seconds_of_waiting_a_line_says_for_what_is_renewed_and_wiped() {
 }
 
 #[test]
+fn the_line_fits_a_narrow_terminal_whatever_it_says() {
+    let directory = tempfile::tempdir().unwrap();
+    let file = directory.path().join("中文中文中文中文中文中文");
+    let lock = File::create(directory.path().join("中文中文中文中文中文中文.lock")).unwrap();
+    lock.lock().unwrap();
+    let server = FakeApi::start();
+    let command = datalens(&server.base_url()).arg("--session").arg(file);
+    let mut terminal = Terminal::with_columns(command, 40);
+    let line = terminal.expect_up_to("\x1b[K");
+    let columns = |c: char| if c.is_ascii() || c == '…' { 1 } else { 2 };
+    let width: usize = line.trim_start_matches('\r').chars().map(columns).sum();
+    assert!((25..40).contains(&width) && line.ends_with(" s"), "{line:?}");
+}
+
+#[test]
 fn the_line_is_wiped_before_a_message() {
     let server = FakeApi::start();
     server.respond_always("/v1/datasets", json_response("404 Not Found", "{}"));

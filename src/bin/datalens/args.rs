@@ -159,6 +159,8 @@ fn parse_options(arguments: Vec<OsString>) -> Result<Command, String> {
             "-v" | "--verbose" => options.verbose = true,
             "-V" | "--version" => version = true,
             "-h" => return Ok(Command::Print(SHORT_HELP)),
+            // With a value, which it doesn't take.
+            "--help" => {}
             unknown => {
                 // Up to where a value may have been glued to it.
                 let end = unknown.find(|c: char| !c.is_ascii_alphabetic() && c != '-');

@@ -17,7 +17,7 @@ const PATIENCE_SECONDS: u64 = 2;
 /// How often the line is renewed.
 const INTERVAL: Duration = Duration::from_secs(1);
 
-/// The longest line, in characters: one that wraps can't be wiped.
+/// The longest line, in columns: one that wraps can't be wiped.
 const MAX_LINE: usize = 79;
 
 static STATUS: Mutex<Status> = Mutex::new(Status { wait: None, bytes: 0, is_shown: false });
@@ -107,13 +107,16 @@ impl Status {
         }
         let bytes = if self.bytes > 0 { format!("{} bytes, ", self.bytes) } else { String::new() };
         let time = format!(" … {bytes}{seconds} s");
-        let room = MAX_LINE.saturating_sub(time.chars().count());
-        let line = format!("\r{wait:.room$}{time}\x1b[K");
+        // No character has more columns than bytes, in UTF-8.
+        let columns = terminal::columns(io::stderr()).map_or(MAX_LINE, |all| all - 1);
+        let room = MAX_LINE.min(columns).saturating_sub(time.len());
+        let end = (0..=room.min(wait.len())).rfind(|end| wait.is_char_boundary(*end));
+        let line = format!("\r{}{time}\x1b[K", &wait[..end.unwrap_or(0)]);
         self.is_shown = io::stderr().write_all(line.as_bytes()).is_ok();
     }
 
     fn wipe(&mut self) {
-        if mem::take(&mut self.is_shown) {
+        if mem::take(&mut self.is_shown) && terminal::is_in_foreground(io::stderr()) {
             let _ = io::stderr().write_all(b"\r\x1b[K");
         }
     }

@@ -4,9 +4,10 @@
 //! editing are left to the terminal. rpassword alone would turn them off, so it reads
 //! from a line that the terminal has edited and that was checked here.
 
-use std::io::{self, BufRead, BufReader, Read, Write};
+use std::io::{self, BufRead, BufReader, IsTerminal, Read, Write};
 use std::sync::atomic::{AtomicBool, AtomicI32, AtomicUsize, Ordering::SeqCst};
 use std::{fs::File, mem::MaybeUninit, os::fd::AsRawFd};
+use std::{thread, time::Duration};
 
 use libc::{SIGCONT, SIGHUP, SIGINT, SIGQUIT, SIGTERM, SIGTSTP, c_int, tcflag_t, termios};
 use rpassword::ConfigBuilder;
@@ -17,6 +18,9 @@ const PROMPT: &str = "Password: ";
 
 /// As many bytes are all that a terminal keeps of a longer line.
 const MAX_LINE: usize = 4095;
+
+/// How long a pager may take to look at the terminal's modes.
+const PAGER_START: Duration = Duration::from_millis(200);
 
 /// Opens the terminal, whatever standard input and output are.
 pub(crate) fn open() -> Result<File, &'static str> {
@@ -40,6 +44,10 @@ fn ask(mut terminal: &File) -> io::Result<Vec<u8>> {
     // are another's.
     // SAFETY: `tcdrain` takes a number.
     os_result(unsafe { libc::tcdrain(terminal.as_raw_fd()) })?;
+    // A pager, begun at the same time, restores in the end what it saw in the beginning.
+    if !io::stdout().is_terminal() {
+        thread::sleep(PAGER_START);
+    }
     TERMINAL.store(terminal.as_raw_fd(), SeqCst);
     HIDDEN.store(true, SeqCst);
     install_handlers();
@@ -80,10 +88,12 @@ fn check(line: &[u8]) -> Result<(), &'static str> {
 fn install_handlers() {
     signals::install(restore_and_end, &[SIGINT, SIGTERM, SIGHUP, SIGQUIT]);
     // SIGTSTP doesn't stop this process where nobody could continue it (an orphaned process
-    // group, as in `ssh -t HOST datalens`); to restore the modes even for a moment would
-    // show what is typed then.
+    // group, as in `ssh -t HOST datalens`, such as that of the session's leader always is);
+    // to restore the modes even for a moment would show what is typed then.
     // SAFETY: these take numbers.
-    if unsafe { libc::getsid(libc::getppid()) == libc::getsid(0) } {
+    let [session, group, parents] =
+        unsafe { [libc::getsid(0), libc::getpgrp(), libc::getsid(libc::getppid())] };
+    if parents == session && group != session {
         signals::install(restore_and_stop, &[SIGTSTP]);
     }
     signals::install(hide_and_prompt, &[SIGCONT]);
@@ -151,6 +161,17 @@ fn restore() {
 pub(crate) fn is_in_foreground(terminal: impl AsRawFd) -> bool {
     // SAFETY: these take numbers.
     unsafe { libc::tcgetpgrp(terminal.as_raw_fd()) == libc::getpgrp() }
+}
+
+/// How many columns a terminal has, if it says so.
+pub(crate) fn columns(terminal: impl AsRawFd) -> Option<usize> {
+    let mut size = MaybeUninit::<libc::winsize>::zeroed();
+    // SAFETY: zeros are a valid size, which `ioctl` may fill in.
+    let size = unsafe {
+        libc::ioctl(terminal.as_raw_fd(), libc::TIOCGWINSZ, size.as_mut_ptr());
+        size.assume_init()
+    };
+    (size.ws_col > 0).then_some(size.ws_col.into())
 }
 
 /// Edits the terminal's modes; false in the background, where they are another's.

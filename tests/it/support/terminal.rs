@@ -10,6 +10,7 @@ use std::time::{Duration, Instant};
 
 use nix::sys::resource::{Resource, setrlimit};
 use nix::sys::termios::{LocalFlags, SetArg, Termios, tcgetattr, tcsetattr};
+use pty_process::Size;
 use pty_process::blocking::{Command, Pty};
 
 use super::command::{reset_signals, set_application};
@@ -42,9 +43,15 @@ impl Terminal {
     /// Starts a command whose terminal this is; what it isn't given otherwise is
     /// standard input, output and error, too.
     pub fn start(command: Command) -> Self {
+        Self::with_columns(command, 80)
+    }
+
+    /// One of this width.
+    pub fn with_columns(command: Command, columns: u16) -> Self {
         // SIGQUIT leaves no core files behind.
         setrlimit(Resource::RLIMIT_CORE, 0, 0).expect("a limit can be lowered");
         let (pty, slave) = pty_process::blocking::open().expect("a pseudo-terminal");
+        pty.resize(Size::new(24, columns)).expect("a size");
         let keyboard = duplicate(&pty);
         let original = tcgetattr(&keyboard).expect("modes");
         let child = command.spawn(slave).expect("the program starts");
