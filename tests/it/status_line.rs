@@ -51,6 +51,27 @@ fn after_two_seconds_of_waiting_a_line_says_for_what_is_renewed_and_wiped() {
 }
 
 #[test]
+fn nothing_is_wiped_from_the_background() {
+    for name in shells() {
+        let server = FakeApi::start();
+        let held = server.hold("/v1/datasets");
+        let mut shell = interactive(name, &server);
+        shell.type_in(format!("DATALENS_PASSWORD='{PASSWORD}' {IN_SHELL} >/dev/null\n"));
+        held.wait();
+        expect_status(&mut shell, &datasets_from(&server));
+        shell.type_in("\x1a");
+        shell.expect("Stopped");
+        shell.type_in("bg; echo \"in the \"background\n");
+        shell.expect("in the background");
+        drop(held);
+        shell.type_in("wait; echo \"the \"end\n");
+        shell.expect("the end");
+        let (_, shown) = shell.shown().rsplit_once("in the background").unwrap();
+        assert!(!shown.contains("\x1b[K"), "{name}: {shown:?}");
+    }
+}
+
+#[test]
 fn the_line_fits_a_narrow_terminal_whatever_it_says() {
     let directory = tempfile::tempdir().unwrap();
     let file = directory.path().join("中文中文中文中文中文中文");
