@@ -1,7 +1,6 @@
 //! The client of one application: its settings, and the requests that it sends. (Its
 //! sessions, which use them, are made in `session`.)
 
-use std::time::{Duration, SystemTime};
 use std::{fmt, sync::Arc};
 
 use serde_json::json;
@@ -137,13 +136,8 @@ impl Client {
         let operation = Operation::Refresh { host: self.shared.http.host.clone() };
         let mut call = self.call(operation, "sign_in/refresh", &secrets);
         call.body = body.as_bytes();
-        let mut max_retries = self.shared.settings.max_retries;
-        if is_early {
-            // A call that could go on with the token is held up by one request.
-            let left = tokens.time_left(SystemTime::now()).unwrap_or_default();
-            call.timeout = call.timeout.min(early_refresh_timeout(left));
-            max_retries = 0;
-        }
+        // A call that could go on with the token is held up by one request, not by retries.
+        let max_retries = if is_early { 0 } else { self.shared.settings.max_retries };
         let (account, old) = (tokens.account(), Some(refresh_token));
         call.post_json(max_retries)
             .and_then(|response| token_endpoint::tokens(&response, account, old, &call))
@@ -183,12 +177,6 @@ impl Client {
     }
 }
 
-/// The limit of a refresh of a token that has so much time left: that it ends while the
-/// token is alive, but not so soon that a response which is merely slow is lost.
-fn early_refresh_timeout(left: Duration) -> Duration {
-    (left * 3 / 4).max(Duration::from_secs(15))
-}
-
 // Written by hand: the app code is part of what it holds.
 impl fmt::Debug for Client {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -196,18 +184,5 @@ impl fmt::Debug for Client {
             .field("base_url", &self.base_url())
             .field("app_id", &self.app_id())
             .finish_non_exhaustive()
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn an_early_refresh_ends_while_the_token_lives_but_has_fifteen_seconds() {
-        for (left, limit) in [(60, 45), (40, 30), (20, 15), (19, 15), (0, 15)] {
-            let limit = Duration::from_secs(limit);
-            assert_eq!(early_refresh_timeout(Duration::from_secs(left)), limit);
-        }
     }
 }

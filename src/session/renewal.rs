@@ -112,6 +112,7 @@ impl Session {
         match self.plan(rejection) {
             Ok(Plan::Use(usable)) => Ok(usable),
             Ok(Plan::Refresh(_, is_early)) => {
+                self.client().events().emit(&Event::RefreshFailed { error: &error });
                 self.state().refresh_failed(SystemTime::now(), is_early, error)
             }
             Ok(Plan::Unauthorized(error)) => Err(error),

@@ -126,6 +126,21 @@ fn a_refused_refresh_is_said_before_the_prompt_and_whoever_is_asked_holds_no_loc
 }
 
 #[test]
+fn a_live_token_is_used_though_its_store_cannot_be_and_verbose_says_so() {
+    let fixture = Fixture::signed_in();
+    let expires_at = fixture.stored()["issued_at"].as_i64().unwrap() + 50;
+    fixture.change("expires_at", expires_at);
+    fixture.change("issued_at", expires_at - 3600);
+    fs::remove_file(fixture.path("session.json.lock")).unwrap();
+    fs::create_dir(fixture.path("session.json.lock")).unwrap();
+    let output = run(fixture.datalens().arg("-v"));
+    assert_eq!((output.status, output.text()), (Some(0), &*format!("{DATASETS}\n")), "{output:?}");
+    let failed = format!("datalens: session {:?}: can't be used\n", fixture.file());
+    assert!(output.stderr.contains(&failed), "{output:?}");
+    assert_eq!(fixture.server.refreshes(), 0);
+}
+
+#[test]
 fn a_session_that_cannot_be_refreshed_is_said_before_the_prompt() {
     let fixture = Fixture::with_expired_token();
     let mut stored = fixture.stored();

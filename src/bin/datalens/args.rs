@@ -159,6 +159,7 @@ fn parse_options(arguments: Vec<OsString>) -> Result<Command, String> {
             "-v" | "--verbose" => options.verbose = true,
             "-V" | "--version" => version = true,
             "-h" => return Ok(Command::Print(SHORT_HELP)),
+            "--help" if arguments.attached.is_empty() => return Ok(Command::Print(LONG_HELP)),
             // With a value, which it doesn't take.
             "--help" => {}
             unknown => {
@@ -347,6 +348,7 @@ mod tests {
         for (arguments, help) in [
             (&["-h"][..], SHORT_HELP),
             (&["--nonsense", "--help"], LONG_HELP),
+            (&["-s", "--", "--help"], LONG_HELP),
             (&["--timeout", "-h"], SHORT_HELP),
             (&["-V", "-h"], SHORT_HELP),
             (&["-vh"], SHORT_HELP),

@@ -74,8 +74,8 @@ fn run(arguments: Vec<OsString>) -> Result<(), CliError> {
 /// Whether tokens in a store are being replaced.
 static IS_UPDATING: AtomicBool = AtomicBool::new(false);
 
-/// Defers signals while what a request brings has to be stored: from the connection on, or
-/// from the request on if it has one already, and not while it waits to be sent again.
+/// Defers signals while what a request brings has to be stored: from the request on, but for
+/// the time in which a name is looked up and connected to, or a request waits to be repeated.
 fn defer_signals(event: &Event<'_>) {
     match event {
         _ if !IS_UPDATING.load(SeqCst) => {}
