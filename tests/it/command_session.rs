@@ -157,6 +157,19 @@ fn a_session_that_cannot_be_refreshed_is_said_before_the_prompt() {
 }
 
 #[test]
+fn a_refused_refresh_is_said_once_though_no_password_follows() {
+    let fixture = Fixture::with_expired_token();
+    fixture.server.revoke_tokens();
+    let mut terminal = Terminal::start(fixture.at_terminal());
+    terminal.expect_prompt();
+    terminal.type_in("\x04");
+    let (status, shown) = terminal.end();
+    assert_eq!(status.code(), Some(3), "{shown}");
+    assert_eq!(shown.matches("refused").count(), 1, "{shown}");
+    assert!(shown.ends_with("Password: \r\ndatalens: no password was typed\r\n"), "{shown}");
+}
+
+#[test]
 fn tokens_that_cannot_be_stored_are_told_whatever_else_fails() {
     let fixture = Fixture::with_expired_token();
     let directory = fixture.directory().to_owned();

@@ -1,7 +1,7 @@
 //! Where the password comes from.
 
 use std::io::{self, IsTerminal, Read};
-use std::{env, os::unix::ffi::OsStringExt};
+use std::{env, mem, os::unix::ffi::OsStringExt};
 
 use here_datalens::{Error, Operation, Password};
 
@@ -13,30 +13,28 @@ const MAX_PASSWORD: usize = 8 * 1024;
 
 /// Reads the password that this error asks for.
 pub(crate) fn read_password(from_stdin: bool, why: &Error) -> Result<Password, CliError> {
-    read(from_stdin, why).map(Password::new).map_err(|reason| match why.status() {
-        _ if is_first(why) => reason.into(),
-        // There was a session, which the server has refused.
-        Some(_) => CliError { exit_status: 3, message: format!("{why}; {reason}") },
-        None => format!("{why}; {reason}").into(),
+    // That there is no session yet need not be said.
+    let is_first = matches!(why, Error::SignInRequired { operation: Operation::SignIn { .. }, .. });
+    let mut is_told = is_first;
+    read(from_stdin, why, &mut is_told).map(Password::new).map_err(|reason| {
+        // The server may have refused the session.
+        let exit_status = if why.status().is_some() { 3 } else { 2 };
+        let message = if is_told { reason } else { format!("{why}; {reason}") };
+        CliError { exit_status, message }
     })
-}
-
-/// Whether there was no session yet.
-fn is_first(why: &Error) -> bool {
-    matches!(why, Error::SignInRequired { operation: Operation::SignIn { .. }, .. })
 }
 
 /// Reads it from standard input if that was asked for, else from `DATALENS_PASSWORD`, else
 /// from the terminal. Standard input that is a terminal would show what is typed: the
 /// prompt asks instead.
-fn read(from_stdin: bool, why: &Error) -> Result<String, String> {
+fn read(from_stdin: bool, why: &Error, is_told: &mut bool) -> Result<String, String> {
     let (name, bytes) = if from_stdin && !io::stdin().is_terminal() {
         ("the password on standard input", read_line(io::stdin())?)
     } else if !from_stdin && let Some(password) = env::var_os("DATALENS_PASSWORD") {
         ("DATALENS_PASSWORD", password.into_vec())
     } else {
         let terminal = terminal::open()?;
-        if !is_first(why) {
+        if !mem::replace(is_told, true) {
             progress::report(why);
         }
         ("the password", terminal::prompt_password(&terminal)?.into_bytes())
