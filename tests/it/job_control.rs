@@ -283,28 +283,15 @@ fn modes_that_were_turned_off_while_it_was_suspended_stay_off() {
 #[test]
 fn in_a_pipeline_it_asks_and_leaves_the_modes_as_they_were() {
     let server = FakeApi::start();
-    for name in shells() {
-        let mut terminal = interactive(name, &server);
-        terminal.type_in(format!("{DATALENS} | cat\n"));
-        terminal.expect_prompt();
-        terminal.give_password();
-        terminal.expect("$ ");
-        assert_eq!(terminal.modes(), *terminal.original_modes(), "{name}");
-    }
-}
-
-#[test]
-fn a_pager_restores_the_modes_that_were_before_the_prompt() {
-    let server = FakeApi::start();
-    // As less does it.
+    // As less does it: it restores in the end what it saw in the beginning.
     let pager = "sh -c 'm=$(stty -g </dev/tty); cat; stty \"$m\" </dev/tty'";
-    for name in shells() {
+    for (name, reader) in shells().flat_map(|name| [(name, "cat"), (name, pager)]) {
         let mut terminal = interactive(name, &server);
-        terminal.type_in(format!("{DATALENS} | {pager}\n"));
+        terminal.type_in(format!("{DATALENS} | {reader}\n"));
         terminal.expect_prompt();
         terminal.give_password();
         terminal.expect("$ ");
-        assert_eq!(terminal.modes(), *terminal.original_modes(), "{name}");
+        assert_eq!(terminal.modes(), *terminal.original_modes(), "{name}, {reader}");
     }
 }
 
