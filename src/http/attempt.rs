@@ -55,19 +55,16 @@ impl AttemptError {
     ) -> Self {
         let bytes = received.unwrap_or(0);
         let truncated = || Self::truncated(format!("cut short after {bytes} bytes"), call);
+        let timeout = |kind| TransportError::new(Stage::Exchange, kind, "").into_attempt(call);
         let reason = match error.into() {
             ureq::Error::Other(error) => match error.downcast::<TransportError>() {
                 Ok(error) => return error.into_attempt(call),
                 Err(_) => "the response can't be read",
             },
             ureq::Error::Timeout(Timeout::PerRead | Timeout::RecvBody) => {
-                let kind = Kind::Stalled(bytes);
-                return TransportError::new(Stage::Exchange, kind, "").into_attempt(call);
+                return timeout(Kind::Stalled(bytes));
             }
-            ureq::Error::Timeout(Timeout::Global) => {
-                let kind = Kind::Overdue(received);
-                return TransportError::new(Stage::Exchange, kind, "").into_attempt(call);
-            }
+            ureq::Error::Timeout(Timeout::Global) => return timeout(Kind::Overdue(received)),
             ureq::Error::Io(error) if error.kind() != ErrorKind::InvalidData => return truncated(),
             error @ (ureq::Error::Timeout(_) | ureq::Error::Io(_)) => {
                 return TransportError::from_ureq(Stage::Exchange, error).into_attempt(call);

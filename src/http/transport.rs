@@ -310,6 +310,10 @@ mod tests {
         assert_eq!((error.stage, error.kind), (Stage::Connect, Kind::Final), "{error:?}");
         agent_for(&[elsewhere, good], LIMIT).get(URL).call().unwrap();
         assert_eq!(count.load(Ordering::SeqCst), 1);
+        // A loopback address of IPv4, written in IPv6, is this machine.
+        let mapped = SocketAddr::new("::ffff:127.0.0.1".parse().unwrap(), closed(1).port());
+        let error = connect_error(agent_for(&[mapped], LIMIT).get(URL).call());
+        assert_eq!((error.stage, error.kind), (Stage::Connect, Kind::Temporary), "{error:?}");
     }
 
     #[test]

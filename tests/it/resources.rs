@@ -1,14 +1,17 @@
 //! Reading: the request, values and types, copies byte for byte, and limits.
 
 use std::io::{self, Write};
+use std::sync::mpsc;
 use std::thread;
 
-use here_datalens::{Client, CopySummary, Credentials, Error, JsonCheck, Session, encode_segment};
+use here_datalens::{
+    Client, CopySummary, Credentials, Error, Event, JsonCheck, Session, encode_segment,
+};
 use serde::Deserialize;
 
-use crate::support::client::{session_with_token, signed_in, tokens};
+use crate::support::client::{builder, session_with_token, signed_in, tokens};
 use crate::support::fake_api::http::{json_response, response};
-use crate::support::fake_api::{APP_CODE, DATASETS, EMAIL};
+use crate::support::fake_api::{APP_CODE, DATASETS, EMAIL, FakeApi};
 
 fn copy(
     session: &Session,
@@ -242,6 +245,23 @@ fn a_compressed_response_is_decoded() {
     assert_eq!(session.get::<Vec<u8>>("x").unwrap(), [1]);
     let request = server.requests().pop().unwrap();
     assert_eq!(request.header("accept-encoding"), Some("gzip"));
+}
+
+#[test]
+fn the_bytes_of_a_long_body_are_told_on_the_way_and_those_of_a_short_one_are_not() {
+    let server = FakeApi::start();
+    let (sender, told) = mpsc::channel();
+    let builder = builder(&server.base_url()).on_event(move |event| {
+        if let Event::Body { bytes } = event {
+            sender.send(*bytes).unwrap();
+        }
+    });
+    let session = session_with_token(&builder.build().unwrap(), "t");
+    for (length, is_told) in [(64 * 1024 - 1, false), (64 * 1024, true)] {
+        server.respond_once("/v1/x", response("200 OK", &[], &vec![b' '; length]));
+        session.copy("x", JsonCheck::Never, io::sink()).unwrap();
+        assert_eq!(told.try_iter().next(), is_told.then_some(length as u64));
+    }
 }
 
 #[test]

@@ -14,8 +14,8 @@ const MAX_PASSWORD: usize = 8 * 1024;
 /// Reads the password that this error asks for.
 pub(crate) fn read_password(from_stdin: bool, why: &Error) -> Result<Password, CliError> {
     // That there is no session yet need not be said.
-    let is_first = matches!(why, Error::SignInRequired { operation: Operation::SignIn { .. }, .. });
-    let mut is_told = is_first;
+    let mut is_told =
+        matches!(why, Error::SignInRequired { operation: Operation::SignIn { .. }, .. });
     read(from_stdin, why, &mut is_told).map(Password::new).map_err(|reason| {
         // The server may have refused the session.
         let exit_status = if why.status().is_some() { 3 } else { 2 };
