@@ -7,6 +7,9 @@ use ureq::tls::Certificate;
 use super::{date::format_date, redact::Redactor};
 use crate::Stage;
 
+/// The most names of a certificate that a message lists.
+const MAX_NAMES: usize = 5;
+
 const NOTHING_IN_COMMON: &str = "no version, cipher or kind of key in common with the server";
 
 const REFUSED_AT_FIRST: &str =
@@ -160,8 +163,8 @@ pub(crate) fn describe(
     (Stage::Certificate, text)
 }
 
-/// The host names and addresses that a certificate is made for. rustls writes them out as
-/// they come.
+/// The host names and addresses that a certificate is made for, as far as a message
+/// has room for them. rustls writes them out as they come.
 fn names(error: &str) -> Option<String> {
     let (_, list) = error.split_once("; certificate is only valid for ")?;
     let list = list.replace(" or ", ", ");
@@ -169,7 +172,10 @@ fn names(error: &str) -> Option<String> {
         let name = name.strip_prefix("DnsName(\"").or(name.strip_prefix("IpAddress("))?;
         Some(name.trim_end_matches(['"', ')']))
     });
-    let names: Vec<&str> = names.collect();
+    let mut names: Vec<&str> = names.take(MAX_NAMES + 1).collect();
+    if let Some(next) = names.get_mut(MAX_NAMES) {
+        *next = "…";
+    }
     (!names.is_empty()).then(|| names.join(", "))
 }
 
@@ -557,7 +563,7 @@ AiEA0RM6Ew8r1ssPfbryxIXdm1zfZl/wkO5+G+NDAWd/9zQCIQCgB442rAEkggd9
             ),
             (
                 &["a.a", "b.b", "c.c", "d.d", "e.e", "f.f", "g.g"],
-                "made for a.a, b.b, c.c, d.d, e.e, f.f, g.g, not for localhost",
+                "made for a.a, b.b, c.c, d.d, e.e, …, not for localhost",
             ),
             (&[], "made for no host (subjectAltName), not for localhost"),
         ] {
