@@ -5,7 +5,7 @@
 //! besides: lone surrogates in `\u` escapes (section 8.2) and numbers of any range
 //! (section 6) aren't judged.
 
-use std::{fmt, str};
+use std::{borrow::Cow, fmt, str};
 
 /// How many arrays and objects may be open at once. `serde_json`'s recursion limit of
 /// 128 is the first depth that it refuses.
@@ -93,16 +93,23 @@ impl Checker {
 
     /// Checks the next chunk.
     pub(crate) fn feed(&mut self, chunk: &[u8]) -> Result<(), Error> {
-        let rest = self.complete_sequence(chunk)?;
-        let Err(error) = str::from_utf8(rest) else { return self.parse(chunk) };
-        let invalid = &rest[error.valid_up_to()..];
-        if error.error_len().is_none() {
-            self.partial.extend_from_slice(invalid);
-            return self.parse(chunk);
+        let mut chunk = Cow::Borrowed(chunk);
+        if !self.partial.is_empty() {
+            chunk = Cow::Owned([&self.partial, &*chunk].concat());
         }
-        // The grammar refuses the first invalid byte where no string has it.
-        self.parse(&chunk[..=chunk.len() - invalid.len()])?;
-        Err(Error::NotUtf8 { at: self.length - 1 })
+        let Err(error) = str::from_utf8(&chunk) else {
+            self.partial.clear();
+            return self.parse(&chunk);
+        };
+        let (text, rest) = chunk.split_at(error.valid_up_to());
+        self.parse(text)?;
+        self.partial = rest.to_vec();
+        match (self.state, error.error_len()) {
+            (Text, None) => Ok(()),
+            (Text, Some(_)) => Err(Error::NotUtf8 { at: self.length }),
+            // Outside of strings no byte is good that isn't ASCII.
+            _ => Err(Error::Syntax { at: self.length }),
+        }
     }
 
     /// Checks that the text is complete.
@@ -112,21 +119,6 @@ impl Checker {
             AfterValue | Zero | Integer | Fraction | Exponent if self.open == 1 => Ok(()),
             _ => Err(Error::Unfinished),
         }
-    }
-
-    /// Completes the UTF-8 sequence that the last chunk began, and returns what follows it.
-    fn complete_sequence<'a>(&mut self, mut rest: &'a [u8]) -> Result<&'a [u8], Error> {
-        let at = self.length - self.partial.len() as u64;
-        while let ([_, ..], [byte, tail @ ..]) = (&self.partial[..], rest) {
-            rest = tail;
-            self.partial.push(*byte);
-            match str::from_utf8(&self.partial) {
-                Ok(_) => self.partial.clear(),
-                Err(error) if error.error_len().is_some() => return Err(Error::NotUtf8 { at }),
-                Err(_) => {}
-            }
-        }
-        Ok(rest)
     }
 
     /// Checks the grammar.
@@ -164,15 +156,8 @@ impl Checker {
                 },
                 Unicode(1) if byte.is_ascii_hexdigit() => (Text, tail),
                 Unicode(missing) if byte.is_ascii_hexdigit() => (Unicode(missing - 1), tail),
-                Literal(missing) => {
-                    let matching = missing.iter().zip(rest).take_while(|(a, b)| a == b).count();
-                    rest = &rest[matching..];
-                    state = Literal(&missing[matching..]);
-                    if matching < missing.len() {
-                        break;
-                    }
-                    (AfterValue, rest)
-                }
+                Literal([last]) if byte == last => (AfterValue, tail),
+                Literal([next, missing @ ..]) if byte == next => (Literal(missing), tail),
                 Minus if *byte == b'0' => (Zero, tail),
                 Zero | Integer if *byte == b'.' => (Point, tail),
                 Zero | Integer | Fraction if matches!(byte, b'e' | b'E') => (E, tail),
@@ -248,47 +233,33 @@ fn is_blank(byte: u8) -> bool {
     matches!(byte, b' ' | b'\t' | b'\n' | b'\r')
 }
 
+fn skip_digits(bytes: &[u8]) -> &[u8] {
+    skip_while(bytes, |byte| byte.is_ascii_digit())
+}
+
 fn skip_while(bytes: &[u8], predicate: impl Fn(u8) -> bool) -> &[u8] {
     let end = bytes.iter().position(|byte| !predicate(*byte));
     &bytes[end.unwrap_or(bytes.len())..]
 }
 
-// Digits and the characters of strings are most of most texts, so that they are skipped
-// eight bytes at a time, as words whose lowest byte comes first.
-
-/// A one in each byte of a word.
-const ONES: u64 = u64::MAX / 255;
-
-/// Skips the bytes that are `inside`; `stops` sets a bit in the first one of a word that
-/// isn't, and none in those before it.
-fn skip_words(mut bytes: &[u8], stops: impl Fn(u64) -> u64, inside: impl Fn(u8) -> bool) -> &[u8] {
+/// Skips what comes before a quotation mark, a backslash or a control character: most of
+/// most texts, and so eight bytes at a time, as words whose lowest byte comes first.
+fn skip_unescaped(mut bytes: &[u8]) -> &[u8] {
+    const ONES: u64 = u64::MAX / 255;
+    // The high bit is set in the lowest byte that is below the limit, and in no lower
+    // one. In higher bytes it means nothing.
+    let below = |word: u64, limit: u64| word.wrapping_sub(ONES * limit) & !word;
+    let equal = |word: u64, byte: u8| below(word ^ (ONES * u64::from(byte)), 1);
     while let Some((eight, tail)) = bytes.split_first_chunk() {
-        let stops = stops(u64::from_le_bytes(*eight));
+        let word = u64::from_le_bytes(*eight);
+        let special = below(word, 0x20) | equal(word, b'"') | equal(word, b'\\');
+        let stops = special & (ONES << 7);
         if stops != 0 {
             return &bytes[stops.trailing_zeros() as usize / 8..];
         }
         bytes = tail;
     }
-    skip_while(bytes, inside)
-}
-
-fn skip_digits(bytes: &[u8]) -> &[u8] {
-    // A byte is a digit if its high half is 3, and remains 3 when 6 is added. A carry
-    // changes higher bytes only.
-    let not_three = |word: u64| word & (ONES * 0xf0) ^ (ONES * 0x30);
-    let others = |word: u64| not_three(word) | not_three(word.wrapping_add(ONES * 6));
-    skip_words(bytes, others, |byte| byte.is_ascii_digit())
-}
-
-/// Skips what comes before a quotation mark, a backslash or a control character.
-fn skip_unescaped(bytes: &[u8]) -> &[u8] {
-    // The high bit is set in the lowest byte that is below the limit, and in no lower
-    // one. In higher bytes it means nothing.
-    let below = |word: u64, limit: u64| word.wrapping_sub(ONES * limit) & !word;
-    let equal = |word: u64, byte: u8| below(word ^ (ONES * u64::from(byte)), 1);
-    let special = |word| below(word, 0x20) | equal(word, b'"') | equal(word, b'\\');
-    let is_plain = |byte| byte >= b' ' && byte != b'"' && byte != b'\\';
-    skip_words(bytes, |word| special(word) & (ONES << 7), is_plain)
+    skip_while(bytes, |byte| byte >= b' ' && byte != b'"' && byte != b'\\')
 }
 
 #[cfg(test)]
