@@ -45,8 +45,9 @@ const MAX_TIMEOUT: Duration = Duration::from_secs(u32::MAX as u64);
 #[must_use]
 pub struct ClientBuilder {
     pub(crate) credentials: Credentials,
-    base_url: String,
-    roots: Roots,
+    pub(crate) base_url: String,
+    /// The certificates that are trusted, or why those that were set can't be.
+    roots: Result<RootCerts, String>,
     proxy: proxy::Setting,
     user_agent: String,
     limits: Limits,
@@ -57,13 +58,14 @@ pub struct ClientBuilder {
 
 impl ClientBuilder {
     pub(crate) fn new(credentials: Credentials) -> Self {
+        let (connect, read) = (Duration::from_secs(15), Duration::from_secs(60));
         Self {
             credentials,
             base_url: BASE_URL.into(),
-            roots: Roots::BuiltIn,
+            roots: Ok(RootCerts::WebPki),
             proxy: proxy::Setting::Direct,
             user_agent: concat!("here-datalens/", env!("CARGO_PKG_VERSION")).into(),
-            limits: Limits::default(),
+            limits: Limits { call: Duration::MAX, connect, read },
             max_body_size: 64 * 1024 * 1024,
             max_retries: 0,
             events: Events::default(),
@@ -80,7 +82,7 @@ impl ClientBuilder {
     /// Sets the certificates, in PEM, that are trusted instead of the built-in ones.
     /// Defaults to Mozilla's, compiled in; no environment variable is read.
     pub fn root_certificates(self, pem: impl Into<Vec<u8>>) -> Self {
-        Self { roots: Roots::Pem(pem.into()), ..self }
+        Self { roots: certificates::parse_pem(&pem.into()).map(RootCerts::from), ..self }
     }
 
     /// Trusts the certificates of the operating system's store, which a company's own are
@@ -98,7 +100,7 @@ impl ClientBuilder {
     /// ```
     #[cfg(feature = "platform-verifier")]
     pub fn platform_certificates(self) -> Self {
-        Self { roots: Roots::Platform, ..self }
+        Self { roots: Ok(RootCerts::PlatformVerifier), ..self }
     }
 
     /// Sets the proxy, `http://[user:password@]host:port` or the same with `https`.
@@ -122,24 +124,21 @@ impl ClientBuilder {
 
     /// Limits the time of each whole call, its body and the caller's writer included;
     /// a retry has it anew. Defaults to no such limit.
-    pub fn timeout(mut self, limit: Duration) -> Self {
-        self.limits.call = limit;
-        self
+    pub fn timeout(self, limit: Duration) -> Self {
+        Self { limits: Limits { call: limit, ..self.limits }, ..self }
     }
 
     /// Limits the time of making a connection: of looking up the name, which takes 10
     /// seconds at most, of the proxy, and of TLS. Defaults to 15 seconds.
-    pub fn connect_timeout(mut self, limit: Duration) -> Self {
-        self.limits.connect = limit;
-        self
+    pub fn connect_timeout(self, limit: Duration) -> Self {
+        Self { limits: Limits { connect: limit, ..self.limits }, ..self }
     }
 
     /// Limits the wait for a response, the time that its body may stall, and that of a
     /// whole sign-in or refresh. The time that the caller's writer takes doesn't count.
     /// Defaults to 60 seconds.
-    pub fn read_timeout(mut self, limit: Duration) -> Self {
-        self.limits.read = limit;
-        self
+    pub fn read_timeout(self, limit: Duration) -> Self {
+        Self { limits: Limits { read: limit, ..self.limits }, ..self }
     }
 
     /// Limits the bodies that are read into memory, in bytes after decompression.
@@ -175,13 +174,15 @@ impl ClientBuilder {
         Self { events: Events::new(on_event), ..self }
     }
 
-    /// Checks the settings that are plain values, and returns the base URL.
+    /// Checks the settings that are plain values, gives them their normal form, and returns
+    /// the base URL.
     pub(crate) fn check(&mut self) -> Result<BaseUrl, Error> {
         check_crypto_provider()?;
         check_length("app id", &self.credentials.app_id, MAX_CREDENTIAL)?;
         check_length("app code", &self.credentials.app_code, MAX_CREDENTIAL)?;
         let base_url = BaseUrl::parse(&self.base_url)
             .map_err(|reason| Error::invalid_input("base URL", reason))?;
+        self.base_url = base_url.to_string();
         let Limits { call, connect, read } = &mut self.limits;
         for (name, limit) in
             [("timeout", call), ("connect timeout", connect), ("read timeout", read)]
@@ -201,9 +202,11 @@ impl ClientBuilder {
 
     /// Makes the HTTP client of checked settings.
     pub(crate) fn http(&self, base_url: &BaseUrl) -> Result<Http, Error> {
-        let limits = self.limits.clone();
+        let limits = self.limits;
         let proxy = self.proxy.proxy(&base_url.origin)?;
-        let proxy_password = proxy.as_ref().and_then(|proxy| proxy.password().map(str::to_owned));
+        let roots = self.roots.clone();
+        let roots = roots.map_err(|reason| Error::invalid_input("root certificates", reason))?;
+        let has_own_roots = !matches!(roots, RootCerts::WebPki);
         let config = ureq::Agent::config_builder()
             // Statuses and redirects are ours to judge: ureq would drop a connection
             // with the former, and send a POST elsewhere as a GET for the latter.
@@ -211,7 +214,7 @@ impl ClientBuilder {
             .max_redirects(0)
             .user_agent(&self.user_agent)
             .proxy(proxy)
-            .tls_config(self.roots.tls_config()?)
+            .tls_config(TlsConfig::builder().root_certs(roots).build())
             .timeout_connect(Some(limits.connect))
             .timeout_send_request(Some(limits.read))
             .timeout_send_body(Some(limits.read))
@@ -229,8 +232,7 @@ impl ClientBuilder {
             host: base_url.origin.authority(),
             origin: base_url.origin.clone(),
             limits,
-            has_own_roots: !matches!(self.roots, Roots::BuiltIn),
-            proxy_password,
+            has_own_roots,
             max_retries: self.max_retries,
             events: self.events.clone(),
         })
@@ -249,30 +251,6 @@ fn check_crypto_provider() -> Result<(), Error> {
     let reason = "there is none: enable the feature ring, or process-provider and install \
                   rustls's default provider first";
     Err(Error::invalid_input("crypto provider", reason))
-}
-
-/// The certificates that are trusted.
-#[derive(Clone)]
-enum Roots {
-    BuiltIn,
-    Pem(Vec<u8>),
-    #[cfg(feature = "platform-verifier")]
-    Platform,
-}
-
-impl Roots {
-    fn tls_config(&self) -> Result<TlsConfig, Error> {
-        let roots = match self {
-            Self::BuiltIn => RootCerts::WebPki,
-            Self::Pem(pem) => RootCerts::new_with_certs(
-                &certificates::parse_pem(pem)
-                    .map_err(|reason| Error::invalid_input("root certificates", reason))?,
-            ),
-            #[cfg(feature = "platform-verifier")]
-            Self::Platform => RootCerts::PlatformVerifier,
-        };
-        Ok(TlsConfig::builder().root_certs(roots).build())
-    }
 }
 
 // Written by hand: the app code and a proxy's password are part of what it holds.

@@ -34,8 +34,6 @@ pub struct Client {
 struct Shared {
     http: Http,
     base_url: BaseUrl,
-    /// The same as text, in its normal form.
-    base_url_text: String,
     /// `app_id=…&app_code=…`, encoded: a part of every URL.
     query: String,
     settings: ClientBuilder,
@@ -49,11 +47,10 @@ impl ClientBuilder {
     pub fn build(mut self) -> Result<Client, Error> {
         let base_url = self.check()?;
         let http = self.http(&base_url)?;
-        let base_url_text = base_url.to_string();
         let app_id = encode_segment(&self.credentials.app_id);
         let app_code = encode_segment(&self.credentials.app_code);
         let query = format!("app_id={app_id}&app_code={app_code}");
-        let shared = Shared { http, base_url, base_url_text, query, settings: self };
+        let shared = Shared { http, base_url, query, settings: self };
         Ok(Client { shared: Arc::new(shared) })
     }
 }
@@ -79,12 +76,12 @@ impl Client {
 
     /// Returns the base URL in its normal form.
     pub fn base_url(&self) -> &str {
-        &self.shared.base_url_text
+        &self.shared.settings.base_url
     }
 
     /// Returns the app id of the application.
     pub fn app_id(&self) -> &str {
-        &self.credentials().app_id
+        &self.shared.settings.credentials.app_id
     }
 
     /// Returns the account of a user, as tokens of this client have it.
@@ -94,10 +91,6 @@ impl Client {
 
     pub(crate) fn events(&self) -> &Events {
         &self.shared.http.events
-    }
-
-    fn credentials(&self) -> &Credentials {
-        &self.shared.settings.credentials
     }
 
     /// Refuses what can't be signed in with.
@@ -172,7 +165,8 @@ impl Client {
             Some(_) => "&",
         };
         let target = path + separator + &self.shared.query;
-        let secrets = [&[self.credentials().app_code.as_str()], secrets].concat();
+        let app_code = self.shared.settings.credentials.app_code.as_str();
+        let secrets = [&[app_code], secrets].concat();
         Call::new(&self.shared.http, operation, target, secrets)
     }
 }

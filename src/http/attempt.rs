@@ -247,7 +247,6 @@ mod tests {
             host: "api.example".to_owned(),
             limits: Limits { call: second * 12, connect: second * 15, read: second * 5 },
             has_own_roots: false,
-            proxy_password: None,
             max_retries: 0,
             events: Events::default(),
         };

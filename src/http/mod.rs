@@ -18,8 +18,8 @@ pub(crate) mod url;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
-use ureq::AsSendBody;
 use ureq::http::{self, HeaderMap, Method, Request, header};
+use ureq::{AsSendBody, Proxy};
 
 use self::url::{Origin, Redirect};
 use self::{attempt::AttemptError, body::Bytes, redact::Redactor};
@@ -40,7 +40,7 @@ const MAX_POST_RESPONSE: u64 = 1024 * 1024;
 pub(crate) const MAX_IDLE_CONNECTIONS: usize = 64;
 
 /// The time limits of a call.
-#[derive(Clone, Debug)]
+#[derive(Clone, Copy, Debug)]
 pub(crate) struct Limits {
     /// Of a whole call, each retry apart.
     pub(crate) call: Duration,
@@ -52,13 +52,6 @@ pub(crate) struct Limits {
 /// The most that looking up a name may take.
 const RESOLVE_TIMEOUT: Duration = Duration::from_secs(10);
 
-impl Default for Limits {
-    fn default() -> Self {
-        let (connect, read) = (Duration::from_secs(15), Duration::from_secs(60));
-        Self { call: Duration::MAX, connect, read }
-    }
-}
-
 /// An HTTP client of one origin.
 pub(crate) struct Http {
     pub(crate) agent: ureq::Agent,
@@ -67,7 +60,6 @@ pub(crate) struct Http {
     pub(crate) host: String,
     pub(crate) limits: Limits,
     pub(crate) has_own_roots: bool,
-    pub(crate) proxy_password: Option<String>,
     pub(crate) max_retries: u32,
     pub(crate) events: Events,
 }
@@ -92,7 +84,7 @@ impl<'a> Call<'a> {
         target: String,
         mut secrets: Vec<&'a str>,
     ) -> Self {
-        secrets.extend(http.proxy_password.as_deref());
+        secrets.extend(http.agent.config().proxy().and_then(Proxy::password));
         let timeout = match operation {
             Operation::Read { .. } => http.limits.call,
             // Of a sign-in and a refresh, the body is short and has to come whole.
