@@ -233,7 +233,6 @@ impl ClientBuilder {
             origin: base_url.origin.clone(),
             limits,
             has_own_roots,
-            max_retries: self.max_retries,
             events: self.events.clone(),
         })
     }

@@ -1,16 +1,16 @@
 //! The client of one application: its settings, and the requests that it sends. (Its
 //! sessions, which use them, are made in `session`.)
 
-use std::{fmt, sync::Arc};
+mod token_endpoint;
 
-use serde_json::json;
+use std::{fmt, sync::Arc};
 
 use crate::error::{Error, Operation};
 use crate::http::url::{BaseUrl, Resource, encode_segment};
 use crate::http::{Call, Http, Response, attempt::AttemptError};
-use crate::secret::{Credentials, MAX_SECRET, Password, RefreshToken, check_length};
+use crate::secret::{Credentials, MAX_SECRET, Password, check_length};
 use crate::tokens::{Account, Tokens};
-use crate::{builder::ClientBuilder, event::Events, token_endpoint};
+use crate::{builder::ClientBuilder, event::Events};
 
 /// A client of the API, for the credentials of one application.
 ///
@@ -108,35 +108,6 @@ impl Client {
         Operation::SignIn { host: self.shared.http.host.clone(), email: email.to_owned() }
     }
 
-    /// Signs in with an e-mail address and a password.
-    pub(crate) fn send_sign_in(&self, email: &str, password: &Password) -> Result<Tokens, Error> {
-        let secrets = [password.secret()];
-        let body = json!({ "email": email, "password": secrets[0] }).to_string();
-        let mut call = self.call(self.sign_in_operation(email), "sign_in/", &secrets);
-        call.body = body.as_bytes();
-        let response = call.post_json(self.shared.settings.max_retries)?;
-        token_endpoint::tokens(&response, self.account(email), None, &call)
-    }
-
-    /// Exchanges tokens for new ones. The old ones may be of no more use then; a refresh
-    /// token that the response doesn't replace is kept.
-    pub(crate) fn send_refresh(&self, tokens: &Tokens, is_early: bool) -> Result<Tokens, Error> {
-        let Some(refresh_token) = tokens.refresh_token() else {
-            return Err(self.sign_in_required(tokens.account().email));
-        };
-        let secrets = [tokens.access_token().secret(), refresh_token.secret()];
-        let body = json!({ "access_token": secrets[0], "refresh_token": secrets[1] }).to_string();
-        let operation = Operation::Refresh { host: self.shared.http.host.clone() };
-        let mut call = self.call(operation, "sign_in/refresh", &secrets);
-        call.body = body.as_bytes();
-        // A call that could go on with the token is held up by one request, not by retries.
-        let max_retries = if is_early { 0 } else { self.shared.settings.max_retries };
-        let (account, old) = (tokens.account(), Some(refresh_token));
-        call.post_json(max_retries)
-            .and_then(|response| token_endpoint::tokens(&response, account, old, &call))
-            .map_err(token_endpoint::refresh_error)
-    }
-
     /// Sends a GET of a resource and hands the response, if its status is 200, to `take`.
     pub(crate) fn read<T>(
         &self,
@@ -145,11 +116,9 @@ impl Client {
         mut take: impl FnMut(Response, &Call<'_>) -> Result<T, AttemptError>,
     ) -> Result<T, Error> {
         let operation = Operation::Read { resource: resource.path().to_owned() };
-        let access_token = tokens.access_token();
-        let refresh_token = tokens.refresh_token().map_or("", RefreshToken::secret);
-        let secrets = [access_token.secret(), refresh_token];
-        let call = self.call(operation, resource.as_str(), &secrets);
-        call.get(access_token, |response| take(response, &call))
+        let call = self.call(operation, resource.as_str(), &tokens.secrets());
+        let max_retries = self.shared.settings.max_retries;
+        call.get(tokens.access_token(), max_retries, |response| take(response, &call))
     }
 
     pub(crate) fn max_body_size(&self) -> u64 {

@@ -143,13 +143,13 @@
 // Where things are, each in the file of its name:
 //
 // client           the client of one application: its requests
+// client/token_endpoint … those that bring tokens: signing in and refreshing
 // builder          a client's settings, and their check
 // session          a user's session: its calls, repeated after a 401
 // session/state    … the policy, without waiting or sending: which tokens a call may use, who
 //                  renews them and when, and when again after a failure
 // session/renewal  … carries it out: waits for the turn, locks the store, refreshes
 // tokens           the tokens of one sign-in, as data: whose, and how long they are fresh
-// token_endpoint   the response of signing in and of refreshing
 // store            where tokens live: the trait, and memory
 // store/file       … a file, and what is refused of one
 // store/file/disk  … how it is opened, locked (and how long that may take) and replaced
@@ -185,7 +185,6 @@ mod http;
 mod secret;
 mod session;
 mod store;
-mod token_endpoint;
 mod tokens;
 
 pub use builder::ClientBuilder;

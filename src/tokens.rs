@@ -132,6 +132,12 @@ impl Tokens {
         self.refresh_token.as_ref()
     }
 
+    /// Returns what nobody else may see: the access token, and the refresh token or nothing.
+    pub(crate) fn secrets(&self) -> [&str; 2] {
+        let refresh_token = self.refresh_token().map_or("", RefreshToken::secret);
+        [self.access_token.secret(), refresh_token]
+    }
+
     /// Returns when the access token was issued.
     pub fn issued_at(&self) -> SystemTime {
         after_epoch(self.issued_at)

@@ -247,7 +247,6 @@ mod tests {
             host: "api.example".to_owned(),
             limits: Limits { call: second * 12, connect: second * 15, read: second * 5 },
             has_own_roots: false,
-            max_retries: 0,
             events: Events::default(),
         };
         let operation = Operation::Read { resource: "datasets/".to_owned() };

@@ -60,7 +60,6 @@ pub(crate) struct Http {
     pub(crate) host: String,
     pub(crate) limits: Limits,
     pub(crate) has_own_roots: bool,
-    pub(crate) max_retries: u32,
     pub(crate) events: Events,
 }
 
@@ -71,7 +70,7 @@ pub(crate) struct Call<'a> {
     /// Path and query (RFC 9112, section 3.2.1).
     target: String,
     /// The body of a POST.
-    pub(crate) body: &'a [u8],
+    pub(crate) body: String,
     secrets: Vec<&'a str>,
     /// The limit of the whole call, each retry apart.
     pub(crate) timeout: Duration,
@@ -90,13 +89,13 @@ impl<'a> Call<'a> {
             // Of a sign-in and a refresh, the body is short and has to come whole.
             _ => http.limits.call.min(http.limits.read),
         };
-        Self { http, operation, target, body: &[], secrets, timeout }
+        Self { http, operation, target, body: String::new(), secrets, timeout }
     }
 
     pub(crate) fn redactor(&self) -> Redactor<'_> {
         let resource =
             if let Operation::Read { resource } = &self.operation { resource } else { "" };
-        Redactor { secrets: self.secrets.clone(), sent_body: self.body, resource }
+        Redactor { secrets: self.secrets.clone(), sent_body: self.body.as_bytes(), resource }
     }
 
     /// Sends a GET with a bearer token (RFC 6750, section 2.1) and hands the response, if
@@ -104,10 +103,11 @@ impl<'a> Call<'a> {
     pub(crate) fn get<T>(
         &self,
         access_token: &AccessToken,
+        max_retries: u32,
         mut take: impl FnMut(Response) -> Result<T, AttemptError>,
     ) -> Result<T, Error> {
         let bearer = format!("Bearer {}", access_token.secret());
-        self.http.retry(&Method::GET, self.http.max_retries, || {
+        self.http.retry(&Method::GET, max_retries, || {
             let deadline = Instant::now() + self.timeout;
             let mut attempt = || take(self.follow_redirects(&bearer, deadline)?);
             // The server may have closed any of the idle connections, which shows only
@@ -148,7 +148,7 @@ impl<'a> Call<'a> {
         self.http.retry(&Method::POST, max_retries, || {
             let request = Request::post(format!("{}{}", self.http.origin, self.target))
                 .header(header::CONTENT_TYPE, "application/json")
-                .body(self.body);
+                .body(self.body.as_str());
             let response = self.check_status(self.send(request, self.timeout)?)?;
             body::read(response, MAX_POST_RESPONSE, self)
         })

@@ -1,45 +1,70 @@
-//! The response of the API's two ways to tokens, `sign_in` and `sign_in/refresh`, which is
-//! much like RFC 6749's (section 5.1), and the error of a refresh.
+//! The API's two ways to tokens, `sign_in` and `sign_in/refresh`: their requests, their
+//! response, which is much like RFC 6749's (section 5.1), and the error of a refresh.
 
 use std::collections::BTreeMap;
 
-use serde_json::value::RawValue;
+use serde::de::DeserializeOwned;
+use serde_json::{json, value::RawValue};
 
-use crate::error::{Error, Stage};
-use crate::http::{Call, body::Bytes};
-use crate::secret::{AccessToken, RefreshToken};
+use super::Client;
+use crate::error::{Error, Operation, Stage};
+use crate::http::Call;
+use crate::secret::{AccessToken, Password, RefreshToken};
 use crate::tokens::{Account, DEFAULT_LIFETIME, Tokens};
+
+const UNUSABLE: &str = "the access token in the response isn't visible ASCII of at most 8192 bytes";
 
 /// The members of a response, of which only three are known: the last counts of one that
 /// is given twice, and no value is looked at that isn't asked for.
 type Members<'a> = BTreeMap<String, &'a RawValue>;
 
-const UNUSABLE: &str = "the access token in the response isn't visible ASCII of at most 8192 bytes";
+impl Client {
+    /// Signs in with an e-mail address and a password.
+    pub(crate) fn send_sign_in(&self, email: &str, password: &Password) -> Result<Tokens, Error> {
+        let mut call = self.call(self.sign_in_operation(email), "sign_in/", &[password.secret()]);
+        call.body = json!({ "email": email, "password": password.secret() }).to_string();
+        request_tokens(&call, self.shared.settings.max_retries, self.account(email), None)
+    }
 
-/// Makes the tokens of a response. The old refresh token is kept if there is no new one
-/// (RFC 6749, section 6).
-pub(crate) fn tokens(
-    response: &Bytes,
+    /// Exchanges tokens, one of which is a refresh token, for new ones. The old ones may be
+    /// of no more use then.
+    pub(crate) fn send_refresh(&self, tokens: &Tokens, is_early: bool) -> Result<Tokens, Error> {
+        let operation = Operation::Refresh { host: self.shared.http.host.clone() };
+        let secrets = tokens.secrets();
+        let mut call = self.call(operation, "sign_in/refresh", &secrets);
+        call.body = json!({ "access_token": secrets[0], "refresh_token": secrets[1] }).to_string();
+        // A call that could go on with the token is held up by one request, not by retries.
+        let max_retries = if is_early { 0 } else { self.shared.settings.max_retries };
+        request_tokens(&call, max_retries, tokens.account(), tokens.refresh_token())
+            .map_err(refresh_error)
+    }
+}
+
+/// Sends a request for tokens, and makes them of the response. The old refresh token is
+/// kept if there is no new one (RFC 6749, section 6).
+fn request_tokens(
+    call: &Call<'_>,
+    max_retries: u32,
     account: Account<'_>,
     old: Option<&RefreshToken>,
-    call: &Call<'_>,
 ) -> Result<Tokens, Error> {
+    let response = call.post_json(max_retries)?;
     let members: Members<'_> = response.parse(call).map_err(|failure| failure.error)?;
-    let Some(access_token) = member(&members, "access_token") else {
+    let Some(access_token) = member::<String>(&members, "access_token") else {
         let words = call.redactor().error_excerpt(&response.bytes, None);
         let words = words.map_or_else(String::new, |words| format!("; the server says: {words}"));
         return Err(call.invalid_response(format!("no access token in the response{words}")));
     };
     let access_token =
         AccessToken::new(access_token).map_err(|_| call.invalid_response(UNUSABLE))?;
-    let new = member(&members, "refresh_token").and_then(|text| RefreshToken::new(text).ok());
+    let refresh_token = member(&members, "refresh_token").or_else(|| old.cloned());
     let lifetime = members.get("expires_in").and_then(|value| lifetime(value.get()));
-    Ok(Tokens::new(account, access_token, new.or(old.cloned()))
+    Ok(Tokens::new(account, access_token, refresh_token)
         .with_lifetime(lifetime.unwrap_or(DEFAULT_LIFETIME)))
 }
 
-/// A member that is a text.
-fn member(members: &Members<'_>, name: &str) -> Option<String> {
+/// A member, if its value is of this type.
+fn member<T: DeserializeOwned>(members: &Members<'_>, name: &str) -> Option<T> {
     serde_json::from_str(members.get(name)?.get()).ok()
 }
 
@@ -52,7 +77,7 @@ fn lifetime(json: &str) -> Option<u64> {
 
 /// The error of a refresh: one that is refused for good can only be mended by signing in,
 /// and one whose response was lost may have spent the tokens.
-pub(crate) fn refresh_error(mut error: Error) -> Error {
+fn refresh_error(mut error: Error) -> Error {
     if let Error::Transport { stage: Stage::Exchange, reason, .. }
     | Error::InvalidResponse { reason, .. } = &mut error
     {
@@ -65,7 +90,6 @@ pub(crate) fn refresh_error(mut error: Error) -> Error {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::error::Operation;
 
     fn operation() -> Operation {
         Operation::Refresh { host: "example.com".into() }
