@@ -65,7 +65,7 @@ impl ClientBuilder {
             roots: Ok(RootCerts::WebPki),
             proxy: proxy::Setting::Direct,
             user_agent: concat!("here-datalens/", env!("CARGO_PKG_VERSION")).into(),
-            limits: Limits { call: Duration::MAX, connect, read },
+            limits: Limits { call: MAX_TIMEOUT, connect, read },
             max_body_size: 64 * 1024 * 1024,
             max_retries: 0,
             events: Events::default(),
@@ -119,26 +119,26 @@ impl ClientBuilder {
     /// Sets the `User-Agent` header: visible ASCII and blanks.
     /// Defaults to `here-datalens/` and the version.
     pub fn user_agent(self, text: impl Into<String>) -> Self {
-        Self { user_agent: text.into(), ..self }
+        Self { user_agent: text.into().trim_matches(' ').to_owned(), ..self }
     }
 
     /// Limits the time of each whole call, its body and the caller's writer included;
     /// a retry has it anew. Defaults to no such limit.
     pub fn timeout(self, limit: Duration) -> Self {
-        Self { limits: Limits { call: limit, ..self.limits }, ..self }
+        Self { limits: Limits { call: limit.min(MAX_TIMEOUT), ..self.limits }, ..self }
     }
 
     /// Limits the time of making a connection: of looking up the name, which takes 10
     /// seconds at most, of the proxy, and of TLS. Defaults to 15 seconds.
     pub fn connect_timeout(self, limit: Duration) -> Self {
-        Self { limits: Limits { connect: limit, ..self.limits }, ..self }
+        Self { limits: Limits { connect: limit.min(MAX_TIMEOUT), ..self.limits }, ..self }
     }
 
     /// Limits the wait for a response, the time that its body may stall, and that of a
     /// whole sign-in or refresh. The time that the caller's writer takes doesn't count.
     /// Defaults to 60 seconds.
     pub fn read_timeout(self, limit: Duration) -> Self {
-        Self { limits: Limits { read: limit, ..self.limits }, ..self }
+        Self { limits: Limits { read: limit.min(MAX_TIMEOUT), ..self.limits }, ..self }
     }
 
     /// Limits the bodies that are read into memory, in bytes after decompression.
@@ -174,25 +174,21 @@ impl ClientBuilder {
         Self { events: Events::new(on_event), ..self }
     }
 
-    /// Checks the settings that are plain values, gives them their normal form, and returns
-    /// the base URL.
-    pub(crate) fn check(&mut self) -> Result<BaseUrl, Error> {
+    /// Checks the settings that are plain values, and returns the base URL.
+    pub(crate) fn check(&self) -> Result<BaseUrl, Error> {
         check_crypto_provider()?;
         check_length("app id", &self.credentials.app_id, MAX_CREDENTIAL)?;
         check_length("app code", &self.credentials.app_code, MAX_CREDENTIAL)?;
         let base_url = BaseUrl::parse(&self.base_url)
             .map_err(|reason| Error::invalid_input("base URL", reason))?;
-        self.base_url = base_url.to_string();
-        let Limits { call, connect, read } = &mut self.limits;
+        let Limits { call, connect, read } = self.limits;
         for (name, limit) in
             [("timeout", call), ("connect timeout", connect), ("read timeout", read)]
         {
             if limit.is_zero() {
                 return Err(Error::invalid_input(name, "must be above zero"));
             }
-            *limit = (*limit).min(MAX_TIMEOUT);
         }
-        self.user_agent = self.user_agent.trim_matches(' ').to_owned();
         let is_visible = self.user_agent.bytes().all(|b| b.is_ascii_graphic() || b == b' ');
         if !is_visible || !(1..=1024).contains(&self.user_agent.len()) {
             return Err(Error::invalid_input("user agent", "must be visible ASCII"));
@@ -202,11 +198,10 @@ impl ClientBuilder {
 
     /// Makes the HTTP client of checked settings.
     pub(crate) fn http(&self, base_url: &BaseUrl) -> Result<Http, Error> {
-        let limits = self.limits;
+        let Limits { connect, read, .. } = self.limits;
         let proxy = self.proxy.proxy(&base_url.origin)?;
         let roots = self.roots.clone();
         let roots = roots.map_err(|reason| Error::invalid_input("root certificates", reason))?;
-        let has_own_roots = !matches!(roots, RootCerts::WebPki);
         let config = ureq::Agent::config_builder()
             // Statuses and redirects are ours to judge: ureq would drop a connection
             // with the former, and send a POST elsewhere as a GET for the latter.
@@ -215,11 +210,11 @@ impl ClientBuilder {
             .user_agent(&self.user_agent)
             .proxy(proxy)
             .tls_config(TlsConfig::builder().root_certs(roots).build())
-            .timeout_connect(Some(limits.connect))
-            .timeout_send_request(Some(limits.read))
-            .timeout_send_body(Some(limits.read))
-            .timeout_recv_response(Some(limits.read))
-            .timeout_per_read(Some(limits.read))
+            .timeout_connect(Some(connect))
+            .timeout_send_request(Some(read))
+            .timeout_send_body(Some(read))
+            .timeout_recv_response(Some(read))
+            .timeout_per_read(Some(read))
             .input_buffer_size(BUFFER_SIZE)
             .output_buffer_size(BUFFER_SIZE)
             // A longer head doesn't fit into the buffer; ureq would call it closed.
@@ -231,8 +226,8 @@ impl ClientBuilder {
             agent: transport::agent(config.build(), &self.events),
             host: base_url.origin.authority(),
             origin: base_url.origin.clone(),
-            limits,
-            has_own_roots,
+            limits: self.limits,
+            has_own_roots: !matches!(self.roots, Ok(RootCerts::WebPki)),
             events: self.events.clone(),
         })
     }

@@ -46,6 +46,7 @@ impl ClientBuilder {
     /// [`Error::InvalidInput`], which names the first setting that can't be used.
     pub fn build(mut self) -> Result<Client, Error> {
         let base_url = self.check()?;
+        self.base_url = base_url.to_string();
         let http = self.http(&base_url)?;
         let app_id = encode_segment(&self.credentials.app_id);
         let app_code = encode_segment(&self.credentials.app_code);
