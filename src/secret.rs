@@ -45,70 +45,6 @@ impl<T: Into<String>> From<T> for Password {
     }
 }
 
-/// An access token (RFC 6749, section 1.4), sent as a bearer token (RFC 6750). It is
-/// good for about an hour after it was issued. `Debug` doesn't show it.
-///
-/// ```
-/// # use here_datalens::AccessToken;
-/// assert!(AccessToken::new("kWSsvDkK3n-4_A").is_ok());
-/// assert!(AccessToken::new("line\nbreak").is_err());
-/// ```
-#[derive(Clone, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(try_from = "String")]
-pub struct AccessToken(String);
-
-impl AccessToken {
-    /// Takes the text of the token, which must be 1 to 8192 characters of visible ASCII.
-    ///
-    /// # Errors
-    /// [`Error::InvalidInput`] for any other text.
-    pub fn new(text: impl Into<String>) -> Result<Self, Error> {
-        let text = text.into();
-        // So that it can stand in a header. RFC 6750, section 2.1, is stricter still.
-        let is_visible = text.bytes().all(|b| b.is_ascii_graphic());
-        if is_visible && (1..=MAX_SECRET).contains(&text.len()) {
-            return Ok(Self(text));
-        }
-        Err(Error::invalid_input("access token", "must be 1 to 8192 characters of visible ASCII"))
-    }
-}
-
-impl TryFrom<String> for AccessToken {
-    type Error = Error;
-
-    fn try_from(text: String) -> Result<Self, Error> {
-        Self::new(text)
-    }
-}
-
-/// A refresh token (RFC 6749, section 1.5), which is exchanged for a new pair of
-/// tokens, once. `Debug` doesn't show it.
-#[derive(Clone, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(try_from = "String")]
-pub struct RefreshToken(String);
-
-impl RefreshToken {
-    /// Takes the text of the token, which must be 1 to 8192 bytes long.
-    ///
-    /// # Errors
-    /// [`Error::InvalidInput`] for any other text.
-    pub fn new(text: impl Into<String>) -> Result<Self, Error> {
-        let text = text.into();
-        if (1..=MAX_SECRET).contains(&text.len()) {
-            return Ok(Self(text));
-        }
-        Err(Error::invalid_input("refresh token", "must be 1 to 8192 bytes long"))
-    }
-}
-
-impl TryFrom<String> for RefreshToken {
-    type Error = Error;
-
-    fn try_from(text: String) -> Result<Self, Error> {
-        Self::new(text)
-    }
-}
-
 macro_rules! secret {
     ($name:ident) => {
         impl $name {
@@ -129,8 +65,61 @@ macro_rules! secret {
 }
 
 secret!(Password);
-secret!(AccessToken);
-secret!(RefreshToken);
+
+/// Makes the type of a token, which checks itself when it is made: what messages call it,
+/// its rule in words, and which bytes it may hold.
+macro_rules! token {
+    ($(#[$attribute:meta])* $name:ident, $subject:literal, $rule:literal, $is_allowed:expr) => {
+        $(#[$attribute])*
+        #[derive(Clone, PartialEq, Eq, Serialize, Deserialize)]
+        #[serde(try_from = "String")]
+        pub struct $name(String);
+
+        impl $name {
+            #[doc = concat!("Takes the text of the token, which ", $rule, ".")]
+            ///
+            /// # Errors
+            /// [`Error::InvalidInput`] for any other text.
+            pub fn new(text: impl Into<String>) -> Result<Self, Error> {
+                let text = text.into();
+                if (1..=MAX_SECRET).contains(&text.len()) && text.bytes().all($is_allowed) {
+                    return Ok(Self(text));
+                }
+                Err(Error::invalid_input($subject, $rule))
+            }
+        }
+
+        impl TryFrom<String> for $name {
+            type Error = Error;
+
+            fn try_from(text: String) -> Result<Self, Error> {
+                Self::new(text)
+            }
+        }
+
+        secret!($name);
+    };
+}
+
+token! {
+    /// An access token (RFC 6749, section 1.4), sent as a bearer token (RFC 6750). It is
+    /// good for about an hour after it was issued. `Debug` doesn't show it.
+    ///
+    /// ```
+    /// # use here_datalens::AccessToken;
+    /// assert!(AccessToken::new("kWSsvDkK3n-4_A").is_ok());
+    /// assert!(AccessToken::new("line\nbreak").is_err());
+    /// ```
+    AccessToken, "access token", "must be 1 to 8192 characters of visible ASCII",
+    // So that it can stand in a header. RFC 6750, section 2.1, is stricter still.
+    |b| b.is_ascii_graphic()
+}
+
+token! {
+    /// A refresh token (RFC 6749, section 1.5), which is exchanged for a new pair of
+    /// tokens, once. `Debug` doesn't show it.
+    RefreshToken, "refresh token", "must be 1 to 8192 bytes long", |_| true
+}
 
 /// The credentials of an application, as HERE issued them: an app id, and an app
 /// code, which is a secret. With serde they can be read from a configuration file.
