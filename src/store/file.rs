@@ -58,6 +58,8 @@ impl FileStore {
     fn open(&self, write: bool) -> io::Result<File> {
         let file = open_regular(&self.path, write).map_err(|error| match self.foreign_owner() {
             Some(owner) if error.kind() == ErrorKind::PermissionDenied => foreign(owner),
+            // It is no regular file.
+            _ if error.kind() == ErrorKind::Other => refused(format!("can't open it: {error}")),
             _ => context("can't open it")(error),
         })?;
         check_private(&file, || {
@@ -109,7 +111,8 @@ impl FileStore {
         let owner = old.file.metadata()?.uid();
         if copy.file.metadata()?.uid() != owner {
             drop(copy);
-            return self.is_foreign_mount_point(owner);
+            // Renamed over it, a copy would be ours.
+            return if self.is_on_other_mount()? { Ok(true) } else { Err(foreign(owner)) };
         }
         // Flushed, so that a crash can't leave an empty file. The directory needn't be:
         // both of its states have the same bytes.
@@ -120,16 +123,14 @@ impl FileStore {
         }
     }
 
-    /// Refuses another user's file unless it is a mount point. A copy that was renamed
-    /// over it would be ours; a hard link changes nothing, and can't leave its mount.
-    fn is_foreign_mount_point(&self, owner: u32) -> io::Result<bool> {
+    /// Whether the file is on another mount than its directory. A hard link, which changes
+    /// nothing, can't leave its mount.
+    fn is_on_other_mount(&self) -> io::Result<bool> {
         let link = self.beside(".", ".datalens-tmp");
         match fs::hard_link(&self.path, &link) {
-            Err(error) if error.kind() == ErrorKind::CrossesDevices => return Ok(true),
-            Err(_) => {}
-            Ok(()) => fs::remove_file(&link)?,
+            Ok(()) => fs::remove_file(&link).map(|()| false),
+            Err(error) => Ok(error.kind() == ErrorKind::CrossesDevices),
         }
-        Err(foreign(owner))
     }
 
     fn temporary(&self) -> io::Result<OpenFile> {

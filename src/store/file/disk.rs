@@ -28,9 +28,8 @@ impl OpenFile {
     /// would shut out the user whose directory it is in.
     pub(super) fn lock(path: PathBuf, deadline: Instant) -> io::Result<Self> {
         let is_temporary = !path.exists();
-        // What stands in the place of the lock isn't what is stored, which alone is refused.
-        let open = || match open_or_create(&path) {
-            Err(error) if error.kind() == ErrorKind::InvalidInput => Err(io::Error::other(error)),
+        let open = || match open_regular(&path, true) {
+            Err(error) if error.kind() == ErrorKind::NotFound => create_new(&path),
             opened => opened,
         };
         let file = lock_file(&path, open, File::try_lock, deadline)?;
@@ -78,26 +77,32 @@ impl Drop for OpenFile {
 }
 
 /// Opens a file and locks it. It is opened anew for each attempt, so that who waits for
-/// a file that was removed or replaced goes on with the one that took its place.
+/// a file that was removed or replaced goes on with the one that took its place, and who
+/// would have made one with one that somebody else has just made.
 pub(super) fn lock_file(
     path: &Path,
     open: impl Fn() -> io::Result<File>,
     try_lock: fn(&File) -> Result<(), TryLockError>,
     deadline: Instant,
 ) -> io::Result<File> {
-    let attempt = || loop {
+    let attempt = || -> io::Result<File> {
         let file = open()?;
-        match try_lock(&file) {
-            Ok(()) if is_at(&file, path) => return Ok(file),
-            Err(TryLockError::Error(error)) => return Err(error),
+        try_lock(&file)?;
+        Ok(file)
+    };
+    let may_pass = |kind| matches!(kind, ErrorKind::WouldBlock | ErrorKind::AlreadyExists);
+    let failure = loop {
+        match attempt() {
+            Ok(file) if is_at(&file, path) => return Ok(file),
+            Err(error) if !may_pass(error.kind()) => break error,
             _ if Instant::now() >= deadline => {
                 let reason = "another process has held the lock for too long";
-                return Err(io::Error::new(ErrorKind::TimedOut, reason));
+                break io::Error::new(ErrorKind::TimedOut, reason);
             }
             _ => thread::sleep(LOCK_POLL_INTERVAL),
         }
     };
-    attempt().map_err(context(format_args!("can't lock {path:?}")))
+    Err(context(format_args!("can't lock {path:?}"))(failure))
 }
 
 /// Opens a regular file, and nothing else: opening a pipe may block. Looks before and
@@ -107,23 +112,11 @@ pub(super) fn open_regular(path: &Path, write: bool) -> io::Result<File> {
         let seen = fs::symlink_metadata(path)?;
         if !seen.is_file() {
             let what = if seen.is_symlink() { "a symbolic link, " } else { "" };
-            return Err(refused(format!("it is {what}not a regular file")));
+            return Err(io::Error::other(format!("it is {what}not a regular file")));
         }
         let file = File::options().read(true).write(write).open(path)?;
         if is_same(&seen, &file.metadata()?) {
             return Ok(file);
-        }
-    }
-}
-
-fn open_or_create(path: &Path) -> io::Result<File> {
-    loop {
-        match open_regular(path, true) {
-            Err(error) if error.kind() == ErrorKind::NotFound => match create_new(path) {
-                Err(error) if error.kind() == ErrorKind::AlreadyExists => {}
-                created => return created,
-            },
-            opened => return opened,
         }
     }
 }
