@@ -92,7 +92,7 @@ impl Tokens {
         access_token: AccessToken,
         refresh_token: Option<RefreshToken>,
     ) -> Self {
-        let issued_at = since_epoch(SystemTime::now()).as_secs();
+        let issued_at = since_epoch(SystemTime::now());
         Self {
             base_url: account.base_url.to_owned(),
             app_id: account.app_id.to_owned(),
@@ -107,8 +107,8 @@ impl Tokens {
     /// Sets the times of the access token, which are kept to the second, from 1970 to
     /// the year 9999.
     pub fn with_times(mut self, issued_at: SystemTime, expires_at: SystemTime) -> Self {
-        self.issued_at = since_epoch(issued_at).as_secs();
-        self.expires_at = since_epoch(expires_at).as_secs();
+        self.issued_at = since_epoch(issued_at);
+        self.expires_at = since_epoch(expires_at);
         self
     }
 
@@ -155,21 +155,20 @@ impl Tokens {
     }
 
     pub(crate) fn is_fresh_at(&self, now: SystemTime) -> bool {
-        let lifetime = Duration::from_secs(self.expires_at.saturating_sub(self.issued_at));
+        let lifetime = self.expires_at().duration_since(self.issued_at()).unwrap_or_default();
         let left = self.time_left(now);
         left.is_some_and(|left| left >= MAX_MARGIN.min(lifetime / 2))
     }
 
     /// How long the access token lives from `now` on; `None` once it has expired.
     pub(crate) fn time_left(&self, now: SystemTime) -> Option<Duration> {
-        let now = since_epoch(now);
-        let left = Duration::from_secs(self.expires_at).checked_sub(now)?;
-        (Duration::from_secs(self.issued_at) <= now && !left.is_zero()).then_some(left)
+        let left = self.expires_at().duration_since(now).ok()?;
+        (self.issued_at() <= now && !left.is_zero()).then_some(left)
     }
 }
 
-fn since_epoch(time: SystemTime) -> Duration {
-    time.duration_since(UNIX_EPOCH).unwrap_or_default()
+fn since_epoch(time: SystemTime) -> u64 {
+    time.duration_since(UNIX_EPOCH).unwrap_or_default().as_secs()
 }
 
 /// Later times are taken for the last one: those of a file may be any number.

@@ -218,6 +218,18 @@ mod tests {
     }
 
     #[test]
+    fn who_comes_second_in_making_a_lock_takes_the_one_that_is_made() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("lock");
+        let open = || match open_regular(&path, true) {
+            Err(_) => File::create_new(&path).and_then(|_| create_new(&path)),
+            opened => opened,
+        };
+        let locked = lock_file(&path, open, File::try_lock, Instant::now() + LOCK_TIMEOUT);
+        assert!(is_at(&locked.unwrap(), &path));
+    }
+
+    #[test]
     fn a_new_lock_file_is_removed_unless_it_is_kept_or_was_replaced() {
         let directory = tempfile::tempdir().unwrap();
         let path = directory.path().join("lock");
