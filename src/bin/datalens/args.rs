@@ -4,6 +4,8 @@ use std::ffi::{OsStr, OsString};
 use std::{mem, vec};
 use std::{os::unix::ffi::OsStrExt, path::PathBuf, time::Duration};
 
+use crate::error::named;
+
 pub(crate) const USAGE: &str = "\
 prints a resource of HERE's Geovisualization (Data Lens) API as JSON
 Usage: datalens [OPTIONS] USERNAME [RESOURCE]
@@ -151,11 +153,11 @@ fn parse_options(arguments: Vec<OsString>) -> Result<Command, String> {
             "-t" | "--token" => token = true,
             "--header" => header = true,
             "--password-stdin" => options.password_stdin = true,
-            "-s" | "--session" => options.session = Some(arguments.path()?),
-            "--base-url" => options.base_url = Some(utf8("--base-url", arguments.value()?)?),
-            "--cacert" => options.cacert = Some(arguments.path()?),
-            "--timeout" => options.timeout = Some(seconds(&arguments.value()?)?),
-            "--retry" => options.max_retries = count(&arguments.value()?)?,
+            "-s" | "--session" => options.session = Some(arguments.value(file_name)?),
+            "--base-url" => options.base_url = Some(arguments.value(utf8)?),
+            "--cacert" => options.cacert = Some(arguments.value(file_name)?),
+            "--timeout" => options.timeout = Some(arguments.value(seconds)?),
+            "--retry" => options.max_retries = arguments.value(count)?,
             "-v" | "--verbose" => options.verbose = true,
             "-V" | "--version" => version = true,
             "-h" => return Ok(Command::Print(SHORT_HELP)),
@@ -173,14 +175,14 @@ fn parse_options(arguments: Vec<OsString>) -> Result<Command, String> {
         return Ok(Command::Print(VERSION));
     }
     let mut operands = arguments.operands.into_iter();
-    options.email = user_name(operands.next().ok_or("USERNAME is missing")?)?;
+    options.email = named("USERNAME", operands.next().ok_or("is missing").and_then(user_name))?;
     options.output = match (token, header, operands.next()) {
         (true, true, _) => return Err("--token and --header exclude each other".into()),
         (true, _, Some(_)) => return Err("--token takes no RESOURCE".into()),
         (_, true, Some(_)) => return Err("--header takes no RESOURCE".into()),
         (true, _, None) => Output::Token,
         (_, true, None) => Output::Header,
-        (_, _, Some(resource)) => Output::Resource(utf8("RESOURCE", resource)?),
+        (_, _, Some(resource)) => Output::Resource(named("RESOURCE", utf8(resource))?),
         (_, _, None) => Output::default(),
     };
     match operands.next() {
@@ -230,47 +232,44 @@ impl Arguments {
         Ok(true)
     }
 
-    /// The latest option's value.
-    fn value(&mut self) -> Result<OsString, String> {
-        match &mem::take(&mut self.attached)[..] {
-            [] => self.rest.next().ok_or_else(|| format!("{} needs a value", self.option)),
-            [b'=', value @ ..] | value => Ok(OsStr::from_bytes(value).into()),
-        }
-    }
-
-    fn path(&mut self) -> Result<PathBuf, String> {
-        match self.value()? {
-            value if value.is_empty() => Err(format!("{} needs the name of a file", self.option)),
-            value => Ok(value.into()),
-        }
+    /// Reads the latest option's value; `read` says what is wrong with one.
+    fn value<T>(&mut self, read: fn(OsString) -> Result<T, &'static str>) -> Result<T, String> {
+        let value = match &mem::take(&mut self.attached)[..] {
+            [] => self.rest.next(),
+            [b'=', value @ ..] | value => Some(OsStr::from_bytes(value).into()),
+        };
+        named(&self.option, value.ok_or("needs a value").and_then(read))
     }
 }
 
-fn user_name(value: OsString) -> Result<String, String> {
-    let reason = match utf8("USERNAME", value)? {
-        name if !name.contains('@') => "must be the e-mail address of the account",
-        name if name.contains(char::is_control) => "holds a control character",
-        name => return Ok(name),
-    };
-    Err(format!("USERNAME {reason}"))
+fn user_name(value: OsString) -> Result<String, &'static str> {
+    match utf8(value)? {
+        name if !name.contains('@') => Err("must be the e-mail address of the account"),
+        name if name.contains(char::is_control) => Err("holds a control character"),
+        name => Ok(name),
+    }
 }
 
-fn utf8(name: &str, value: OsString) -> Result<String, String> {
-    value.into_string().map_err(|_| format!("{name} isn't UTF-8"))
+pub(crate) fn utf8(value: OsString) -> Result<String, &'static str> {
+    value.into_string().map_err(|_| "isn't UTF-8")
 }
 
-fn seconds(value: &OsStr) -> Result<Duration, String> {
+fn file_name(value: OsString) -> Result<PathBuf, &'static str> {
+    if value.is_empty() { Err("needs the name of a file") } else { Ok(value.into()) }
+}
+
+fn seconds(value: OsString) -> Result<Duration, &'static str> {
     let number = value.to_str().and_then(|text| text.parse::<f64>().ok());
     let seconds = number.filter(|seconds| seconds.is_finite() && *seconds > 0.0);
-    let seconds = seconds.ok_or("--timeout must be a number of seconds above zero")?;
+    let seconds = seconds.ok_or("must be a number of seconds above zero")?;
     // What is too long for a Duration is no limit, what is too short one at once.
     let limit = Duration::try_from_secs_f64(seconds).unwrap_or(Duration::MAX);
     Ok(limit.max(Duration::from_nanos(1)))
 }
 
-fn count(value: &OsStr) -> Result<u32, String> {
+fn count(value: OsString) -> Result<u32, &'static str> {
     let number = value.to_str().and_then(|text| text.parse().ok());
-    number.ok_or_else(|| "--retry must be a whole number, 0 or more".into())
+    number.ok_or("must be a whole number, 0 or more")
 }
 
 #[cfg(test)]

@@ -10,6 +10,11 @@ pub(crate) struct CliError {
     pub(crate) message: String,
 }
 
+/// Names what a check refuses.
+pub(crate) fn named<T>(name: &str, checked: Result<T, &str>) -> Result<T, String> {
+    checked.map_err(|reason| format!("{name} {reason}"))
+}
+
 /// Usage, a setting, no password.
 impl From<String> for CliError {
     fn from(message: String) -> Self {
@@ -41,15 +46,12 @@ impl From<Error> for CliError {
 
 /// What an option can do about a failure of the connection.
 fn hint(stage: Stage, message: &str) -> &'static str {
+    let says = |words| message.contains(words);
     match stage {
-        Stage::Certificate if message.contains("not trusted by Mozilla") => {
-            " (--cacert FILE names others)"
-        }
+        Stage::Certificate if says("not trusted by Mozilla") => " (--cacert FILE names others)",
         // A name server that can't be asked says nothing of the service.
-        Stage::Resolve
-            if message.contains("look up datalens.api.here.com: ")
-                && !message.contains("Temporary failure") =>
-        {
+        Stage::Resolve if says("Temporary failure") => "",
+        Stage::Resolve if says("look up datalens.api.here.com: ") => {
             "; HERE's service may be gone (--base-url URL names another)"
         }
         _ => "",

@@ -1,11 +1,11 @@
 //! Where the password comes from.
 
 use std::io::{self, IsTerminal, Read};
-use std::{env, mem, os::unix::ffi::OsStringExt};
+use std::{env, os::unix::ffi::OsStringExt};
 
 use here_datalens::{Error, Operation, Password};
 
-use crate::error::CliError;
+use crate::error::{CliError, named};
 use crate::{progress, terminal};
 
 /// More than any password, and little enough to read at once.
@@ -14,32 +14,32 @@ const MAX_PASSWORD: usize = 8 * 1024;
 /// Reads the password that this error asks for.
 pub(crate) fn read_password(from_stdin: bool, why: &Error) -> Result<Password, CliError> {
     // That there is no session yet need not be said.
-    let mut is_told =
-        matches!(why, Error::SignInRequired { operation: Operation::SignIn { .. }, .. });
-    read(from_stdin, why, &mut is_told).map(Password::new).map_err(|reason| {
+    let is_first = matches!(why, Error::SignInRequired { operation: Operation::SignIn { .. }, .. });
+    let mut untold = (!is_first).then_some(why);
+    read(from_stdin, &mut untold).map(Password::new).map_err(|reason| {
         // The server may have refused the session.
         let exit_status = if why.status().is_some() { 3 } else { 2 };
-        let message = if is_told { reason } else { format!("{why}; {reason}") };
+        let message = untold.map_or(String::new(), |why| format!("{why}; ")) + &reason;
         CliError { exit_status, message }
     })
 }
 
 /// Reads it from standard input if that was asked for, else from `DATALENS_PASSWORD`, else
-/// from the terminal. Standard input that is a terminal would show what is typed: the
-/// prompt asks instead.
-fn read(from_stdin: bool, why: &Error, is_told: &mut bool) -> Result<String, String> {
+/// from the terminal, which is told first why. Standard input that is a terminal would show
+/// what is typed: the prompt asks instead.
+fn read(from_stdin: bool, untold: &mut Option<&Error>) -> Result<String, String> {
     let (name, bytes) = if from_stdin && !io::stdin().is_terminal() {
         ("the password on standard input", read_line(io::stdin())?)
     } else if !from_stdin && let Some(password) = env::var_os("DATALENS_PASSWORD") {
         ("DATALENS_PASSWORD", password.into_vec())
     } else {
         let terminal = terminal::open()?;
-        if !mem::replace(is_told, true) {
+        if let Some(why) = untold.take() {
             progress::report(why);
         }
         ("the password", terminal::prompt_password(&terminal)?.into_bytes())
     };
-    check(bytes).map_err(|reason| format!("{name} {reason}"))
+    named(name, check(bytes))
 }
 
 /// Refuses what a person wouldn't see. Blanks may be part of a password.
@@ -48,12 +48,12 @@ fn check(bytes: Vec<u8>) -> Result<String, &'static str> {
     match String::from_utf8(bytes) {
         _ if length > MAX_PASSWORD => Err("is too long"),
         Err(_) => Err("isn't UTF-8"),
-        Ok(password) if password.is_empty() => Err("is empty"),
-        Ok(password) if password.contains('\u{feff}') => Err("contains a byte-order mark"),
-        Ok(password) if password.contains(['\r', '\n']) => {
+        Ok(text) if text.is_empty() => Err("is empty"),
+        Ok(text) if text.contains('\u{feff}') => Err("contains a byte-order mark"),
+        Ok(text) if text.contains(['\r', '\n']) => {
             Err("contains a line break: it must be one line")
         }
-        Ok(password) => Ok(password),
+        Ok(text) => Ok(text),
     }
 }
 

@@ -1,11 +1,13 @@
 //! The settings of the client: options, else environment variables, else files.
 
+use std::ffi::{OsStr, OsString};
 use std::io::{self, Read};
-use std::{env, fs::File, path::Path};
+use std::{env, fs::File, time::Duration};
 
 use here_datalens::{Client, ClientBuilder, Credentials, Error};
 
-use crate::{args::Options, error::CliError};
+use crate::args::{self, Options};
+use crate::error::{CliError, named};
 
 /// More than any bundle of certificates, and little enough to read at once.
 const MAX_CACERT: u64 = 8 * 1024 * 1024;
@@ -13,29 +15,21 @@ const MAX_CACERT: u64 = 8 * 1024 * 1024;
 /// The settings that need no file.
 pub(crate) fn from_environment(options: &Options) -> Result<ClientBuilder, String> {
     let credentials = Credentials::new(credential("HERE_APP_ID")?, credential("HERE_APP_CODE")?);
-    let mut builder = Client::builder(credentials).proxy_from_env();
-    let (name, url) = match &options.base_url {
-        Some(url) => ("--base-url", Some(url.clone())),
-        None => ("DATALENS_BASE_URL", variable("DATALENS_BASE_URL")?.filter(|url| !url.is_empty())),
-    };
-    if let Some(url) = url {
-        check_visible(name, &url)?;
-        builder = builder.base_url(url);
-    }
-    if let Some(limit) = options.timeout {
-        builder = builder.timeout(limit);
-    }
-    Ok(builder.max_retries(options.max_retries))
+    let builder = Client::builder(credentials)
+        .proxy_from_env()
+        .timeout(options.timeout.unwrap_or(Duration::MAX))
+        .max_retries(options.max_retries);
+    let name = if options.base_url.is_some() { "--base-url" } else { "DATALENS_BASE_URL" };
+    let Some(url) = setting(&options.base_url, "DATALENS_BASE_URL") else { return Ok(builder) };
+    Ok(builder.base_url(named(name, visible(url))?))
 }
 
 /// Makes the client, with the certificates of the file that is to be used instead of the
 /// built-in ones. A message names the variable or the option that a setting was taken from.
 pub(crate) fn client(mut builder: ClientBuilder, options: &Options) -> Result<Client, CliError> {
-    let (from, path) = match &options.cacert {
-        Some(path) => ("--cacert", path.clone()),
-        None => ("SSL_CERT_FILE", env::var_os("SSL_CERT_FILE").unwrap_or_default().into()),
-    };
-    if !path.as_os_str().is_empty() {
+    let from = if options.cacert.is_some() { "--cacert" } else { "SSL_CERT_FILE" };
+    let path = setting(&options.cacert, "SSL_CERT_FILE").unwrap_or_default();
+    if !path.is_empty() {
         let fail = |error| format!("{from} {path:?}: can't be read: {error}");
         builder = builder.root_certificates(read(&path).map_err(fail)?);
     }
@@ -54,7 +48,7 @@ pub(crate) fn client(mut builder: ClientBuilder, options: &Options) -> Result<Cl
 }
 
 /// Reads a file that may be a pipe, or endless.
-fn read(path: &Path) -> io::Result<Vec<u8>> {
+fn read(path: &OsStr) -> io::Result<Vec<u8>> {
     // An empty one is grown in small steps, a read each.
     let mut bytes = Vec::with_capacity(16 * 1024);
     File::open(path)?.take(MAX_CACERT + 1).read_to_end(&mut bytes)?;
@@ -64,26 +58,27 @@ fn read(path: &Path) -> io::Result<Vec<u8>> {
     Ok(bytes)
 }
 
-/// The value of a variable that must be set. An empty one tells of a script that lost it.
-fn credential(name: &str) -> Result<String, String> {
-    let value = variable(name)?.ok_or_else(|| format!("{name} isn't set"))?;
-    check_visible(name, &value)?;
-    match value.as_bytes() {
-        [] => Err(format!("{name} is empty")),
-        [b'"', .., b'"'] | [b'\'', .., b'\''] => {
-            Err(format!("{name} is in quotes: leave them out (docker's --env-file keeps them)"))
-        }
-        _ => Ok(value),
-    }
+/// What an option sets, else a variable that isn't empty.
+fn setting(option: &Option<impl AsRef<OsStr>>, variable: &str) -> Option<OsString> {
+    let value = option.as_ref().map(|value| value.as_ref().to_owned());
+    value.or_else(|| env::var_os(variable).filter(|value| !value.is_empty()))
 }
 
-fn variable(name: &str) -> Result<Option<String>, String> {
-    let value = env::var_os(name).map(|value| value.into_string()).transpose();
-    value.map_err(|_| format!("{name} isn't UTF-8"))
+/// The value of a variable that must be set. An empty one tells of a script that lost it.
+fn credential(name: &str) -> Result<String, String> {
+    let value = env::var_os(name).ok_or("isn't set").and_then(visible);
+    let value = value.and_then(|value| match value.as_bytes() {
+        [] => Err("is empty"),
+        [b'"', .., b'"'] | [b'\'', .., b'\''] => {
+            Err("is in quotes: leave them out (docker's --env-file keeps them)")
+        }
+        _ => Ok(value),
+    });
+    named(name, value)
 }
 
 /// Refuses what can't be seen, and so was hardly meant.
-fn check_visible(name: &str, value: &str) -> Result<(), String> {
+fn visible(value: OsString) -> Result<String, &'static str> {
     let is_hidden = |c: char| {
         c.is_control()
             || matches!(c, '\u{ad}' | '\u{61c}' | '\u{115f}' | '\u{1160}' | '\u{180b}'..='\u{180f}'
@@ -91,10 +86,9 @@ fn check_visible(name: &str, value: &str) -> Result<(), String> {
                 | '\u{fe00}'..='\u{fe0f}' | '\u{feff}' | '\u{ffa0}' | '\u{fff0}'..='\u{fffb}'
                 | '\u{e0000}'..='\u{e0fff}')
     };
-    let reason = match value.trim() {
-        _ if value.contains(is_hidden) => "holds a character that can't be seen",
-        trimmed if trimmed != value => "begins or ends with a blank",
-        _ => return Ok(()),
-    };
-    Err(format!("{name} {reason}"))
+    match args::utf8(value)? {
+        value if value.contains(is_hidden) => Err("holds a character that can't be seen"),
+        value if value.trim() != value => Err("begins or ends with a blank"),
+        value => Ok(value),
+    }
 }
