@@ -5,56 +5,59 @@
 use std::sync::atomic::{AtomicI32, Ordering::SeqCst};
 use std::{mem::MaybeUninit, ptr};
 
-use libc::{SIGALRM, SIGHUP, SIGINT, SIGTERM, c_int, sigaction, sighandler_t};
+use libc::{SIGALRM, SIGHUP, SIGINT, SIGTERM, SIGTSTP, c_int, sigaction, sighandler_t};
 
-pub(crate) type Handler = extern "C" fn(c_int);
-
-/// Installs a handler, during which all signals are blocked. A signal that is ignored, as
-/// SIGHUP is under `nohup`, stays so.
+/// Installs a handler, during which all signals are blocked, and after which interrupted
+/// system calls are restarted. A signal that is ignored, as SIGHUP is under `nohup`, stays so.
 ///
 /// It stays installed: each handler does what the default action does once its time is
 /// over.
-pub(crate) fn install(handler: Handler, signals: &[c_int]) {
+pub(crate) fn install(handler: extern "C" fn(c_int), signals: &[c_int]) {
     for signal in signals {
-        if exchange(*signal, None) != libc::SIG_IGN {
-            exchange(*signal, Some(handler as sighandler_t));
+        // SAFETY: zeros are a valid `sigaction`, which the first call overwrites. The handler
+        // may run at any time from here on.
+        unsafe {
+            let mut action: sigaction = MaybeUninit::zeroed().assume_init();
+            libc::sigaction(*signal, ptr::null(), &mut action);
+            if action.sa_sigaction != libc::SIG_IGN {
+                action.sa_sigaction = handler as sighandler_t;
+                action.sa_flags = libc::SA_RESTART;
+                libc::sigfillset(&mut action.sa_mask);
+                libc::sigaction(*signal, &action, ptr::null_mut());
+            }
         }
     }
 }
 
-/// Takes the default action of a signal at once, and unblocks it for that: in a handler,
-/// until its end. Returns if the process continues: after it was stopped, or because
-/// nothing happened.
+/// Takes the default action of a signal at once, in a handler as well, where it is blocked.
+/// SIGTSTP stops the program until it is continued, if anybody could do that, and has no
+/// handler then; any other ends the program, so that its parent sees which one it was.
 pub(crate) fn act_by_default(signal: c_int) {
-    let previous = exchange(signal, Some(libc::SIG_DFL));
     let mut signals = MaybeUninit::uninit();
     // SAFETY: `sigemptyset` initialises the set that the others use.
     unsafe {
+        libc::signal(signal, libc::SIG_DFL);
         libc::sigemptyset(signals.as_mut_ptr());
         libc::sigaddset(signals.as_mut_ptr(), signal);
         libc::raise(signal);
         libc::pthread_sigmask(libc::SIG_UNBLOCK, signals.as_ptr(), ptr::null_mut());
+        // The first process of a container gets here: the kernel spares it.
+        if signal != SIGTSTP {
+            libc::_exit(128 + signal);
+        }
     }
-    exchange(signal, Some(previous));
 }
 
-/// Ends the program by a signal, so that its parent sees which one it was.
-pub(crate) fn end_by(signal: c_int) -> ! {
-    act_by_default(signal);
-    // The first process of a container gets here: the kernel spares it.
-    // SAFETY: `_exit` takes a number.
-    unsafe { libc::_exit(128 + signal) }
-}
-
-/// Calls `spawn` with all signals blocked, which a thread that it starts inherits: they are
-/// left to this one. A thread that blocked them by itself would be too late.
-pub(crate) fn with_all_blocked(spawn: impl FnOnce()) {
+/// Calls `act` with all signals blocked. No handler runs meanwhile, and a thread that is
+/// started inherits it: signals are left to this one. (A thread that blocked them by itself
+/// would be too late.)
+pub(crate) fn with_all_blocked(act: impl FnOnce()) {
     let [mut all, mut before] = [const { MaybeUninit::uninit() }; 2];
     // SAFETY: `sigfillset` initialises the one set, `pthread_sigmask` the other.
     unsafe {
         libc::sigfillset(all.as_mut_ptr());
         libc::pthread_sigmask(libc::SIG_SETMASK, all.as_ptr(), before.as_mut_ptr());
-        spawn();
+        act();
         libc::pthread_sigmask(libc::SIG_SETMASK, before.as_ptr(), ptr::null_mut());
     }
 }
@@ -78,38 +81,22 @@ pub(crate) fn defer() {
 /// Ends the program if a signal was deferred. From here on, one ends it at once.
 pub(crate) fn end_deferral() {
     if let Err(signal @ 1..) = DEFERRED.compare_exchange(NO_SIGNAL, NOT_DEFERRING, SeqCst, SeqCst) {
-        end_by(signal);
+        act_by_default(signal);
     }
 }
 
 extern "C" fn handle_deferred(signal: c_int) {
-    // A second signal, or one outside of a deferral.
-    if DEFERRED.compare_exchange(NO_SIGNAL, signal, SeqCst, SeqCst).is_err() {
-        end_by(signal);
-    }
-    // Only now, since a parent may have set an alarm for this program before exec.
-    exchange(SIGALRM, Some(end_deferred as Handler as sighandler_t));
-    // SAFETY: `alarm` takes a number.
-    unsafe { libc::alarm(GRACE_SECONDS) };
-}
-
-extern "C" fn end_deferred(_: c_int) {
-    end_by(DEFERRED.load(SeqCst));
-}
-
-/// Sets the action of a signal, if one is given, and returns the previous one. A handler
-/// blocks all signals while it runs, and interrupted system calls are restarted.
-fn exchange(signal: c_int, action: Option<sighandler_t>) -> sighandler_t {
-    // SAFETY: zeros are a valid `sigaction`, which says SIG_DFL. A handler may run at any
-    // time from here on.
-    unsafe {
-        let [mut new, mut previous]: [sigaction; 2] = MaybeUninit::zeroed().assume_init();
-        new.sa_sigaction = action.unwrap_or_default();
-        new.sa_flags = libc::SA_RESTART;
-        libc::sigfillset(&mut new.sa_mask);
-        let new = action.map_or(ptr::null(), |_| ptr::from_ref(&new));
-        libc::sigaction(signal, new, &mut previous);
-        previous.sa_sigaction
+    match DEFERRED.compare_exchange(NO_SIGNAL, signal, SeqCst, SeqCst) {
+        // Only now, since a parent may have set an alarm for this program, or have it ignored.
+        // SAFETY: these take numbers.
+        Ok(_) => unsafe {
+            libc::signal(SIGALRM, libc::SIG_DFL);
+            install(handle_deferred, &[SIGALRM]);
+            libc::alarm(GRACE_SECONDS);
+        },
+        Err(first) if signal == SIGALRM => act_by_default(first),
+        // A second signal, or one outside of a deferral.
+        Err(_) => act_by_default(signal),
     }
 }
 
@@ -131,7 +118,8 @@ mod tests {
         // background.
         if std::env::var_os("KEEP_IGNORED").is_none() {
             for signal in [SIGINT, SIGTERM, SIGHUP] {
-                exchange(signal, Some(libc::SIG_DFL));
+                // SAFETY: no handler is installed.
+                unsafe { libc::signal(signal, libc::SIG_DFL) };
             }
         }
         defer();
@@ -274,7 +262,7 @@ mod tests {
             libc::sigaction(libc::SIGUSR1, ptr::null(), &mut action);
             (action, libc::sigismember(&action.sa_mask, SIGTERM))
         };
-        assert_eq!(action.sa_sigaction, handler as Handler as sighandler_t);
+        assert_eq!(action.sa_sigaction, handler as extern "C" fn(c_int) as sighandler_t);
         assert_ne!(action.sa_flags & libc::SA_RESTART, 0);
         assert_eq!(is_blocked, 1);
     }

@@ -5,8 +5,8 @@
 //! from a line that the terminal has edited and that was checked here.
 
 use std::io::{self, BufRead, BufReader, IsTerminal, Read, Write};
-use std::sync::atomic::{AtomicBool, AtomicI32, AtomicUsize, Ordering::SeqCst};
-use std::{fs::File, mem::MaybeUninit, os::fd::AsRawFd};
+use std::sync::atomic::{AtomicI32, AtomicUsize, Ordering::SeqCst};
+use std::{fs::File, mem, os::fd::AsRawFd};
 use std::{thread, time::Duration};
 
 use libc::{SIGCONT, SIGHUP, SIGINT, SIGQUIT, SIGTERM, SIGTSTP, c_int, tcflag_t, termios};
@@ -49,14 +49,14 @@ fn ask(mut terminal: &File) -> io::Result<Vec<u8>> {
         thread::sleep(PAGER_START);
     }
     TERMINAL.store(terminal.as_raw_fd(), SeqCst);
-    HIDDEN.store(true, SeqCst);
     install_handlers();
-    let prompted = hide().and_then(|_| terminal.write_all(PROMPT.as_bytes()));
+    let prompted = set_hidden(true).and_then(|_| terminal.write_all(PROMPT.as_bytes()));
     let line = prompted.and_then(|()| read_line(terminal));
-    // A handler that runs from here on doesn't hide again.
-    HIDDEN.store(false, SeqCst);
-    restore();
-    TERMINAL.store(-1, SeqCst);
+    // A handler that ran in between would hide it again.
+    signals::with_all_blocked(|| {
+        let _ = set_hidden(false);
+        TERMINAL.store(-1, SeqCst);
+    });
     // The line break that was typed isn't shown.
     let _ = terminal.write_all(b"\n");
     line
@@ -71,22 +71,23 @@ fn read_line(input: impl Read) -> io::Result<Vec<u8>> {
 
 /// Refuses a line that rpassword would alter, or that the terminal may have cut.
 fn check(line: &[u8]) -> Result<(), &'static str> {
-    if line.is_empty() {
-        return Err("no password was typed");
+    let typed = line.strip_suffix(b"\n").unwrap_or(line);
+    match str::from_utf8(typed) {
+        _ if line.is_empty() => Err("no password was typed"),
+        _ if typed.len() >= MAX_LINE => {
+            Err("the password is too long for a terminal: use --password-stdin")
+        }
+        Err(_) => Err("the password isn't UTF-8"),
+        Ok(text) if text.contains(char::is_control) => {
+            Err("the password contains a control character, such as Esc or Tab")
+        }
+        Ok(_) => Ok(()),
     }
-    let line = line.strip_suffix(b"\n").unwrap_or(line);
-    if line.len() >= MAX_LINE {
-        return Err("the password is too long for a terminal: use --password-stdin");
-    }
-    let text = str::from_utf8(line).map_err(|_| "the password isn't UTF-8")?;
-    if text.contains(char::is_control) {
-        return Err("the password contains a control character, such as Esc or Tab");
-    }
-    Ok(())
 }
 
 fn install_handlers() {
-    signals::install(restore_and_end, &[SIGINT, SIGTERM, SIGHUP, SIGQUIT]);
+    signals::install(hide_and_prompt, &[SIGCONT]);
+    signals::install(restore_and_act, &[SIGINT, SIGTERM, SIGHUP, SIGQUIT]);
     // SIGTSTP doesn't stop this process where nobody could continue it (an orphaned process
     // group, as in `ssh -t HOST datalens`, such as that of the session's leader always is);
     // to restore the modes even for a moment would show what is typed then.
@@ -94,24 +95,20 @@ fn install_handlers() {
     let [session, group, parents] =
         unsafe { [libc::getsid(0), libc::getpgrp(), libc::getsid(libc::getppid())] };
     if parents == session && group != session {
-        signals::install(restore_and_stop, &[SIGTSTP]);
+        signals::install(restore_and_act, &[SIGTSTP]);
     }
-    signals::install(hide_and_prompt, &[SIGCONT]);
 }
 
-extern "C" fn restore_and_end(signal: c_int) {
-    restore();
-    signals::end_by(signal);
-}
-
-extern "C" fn restore_and_stop(signal: c_int) {
-    restore();
+extern "C" fn restore_and_act(signal: c_int) {
+    let _ = set_hidden(false);
     signals::act_by_default(signal);
-    let _ = hide();
+    // Continued, or not stopped at all.
+    signals::install(restore_and_act, &[signal]);
+    let _ = set_hidden(true);
 }
 
 extern "C" fn hide_and_prompt(_: c_int) {
-    if let Ok(true) = hide() {
+    if let Ok(true) = set_hidden(true) {
         // SAFETY: the pointer and the length are of one text.
         unsafe { libc::write(TERMINAL.load(SeqCst), PROMPT.as_ptr().cast(), PROMPT.len()) };
     }
@@ -119,9 +116,6 @@ extern "C" fn hide_and_prompt(_: c_int) {
 
 /// The terminal that prompts, or -1.
 static TERMINAL: AtomicI32 = AtomicI32::new(-1);
-
-/// Whether what is typed is to be hidden.
-static HIDDEN: AtomicBool = AtomicBool::new(false);
 
 /// Of `ECHO` and `IUTF8`, which don't overlap, the modes that are changed.
 static CHANGED: AtomicUsize = AtomicUsize::new(0);
@@ -134,27 +128,29 @@ const IUTF8: tcflag_t = libc::IUTF8;
 #[cfg(not(any(target_os = "linux", target_vendor = "apple")))]
 const IUTF8: tcflag_t = 0;
 
-/// Turns echo off, and says whether it is: only in the foreground, while `HIDDEN`.
-fn hide() -> io::Result<bool> {
-    Ok(HIDDEN.load(SeqCst)
-        && edit_modes(|modes| {
-            let changed = (modes.c_lflag & ECHO) | (!modes.c_iflag & IUTF8);
-            CHANGED.fetch_or(changed as usize, SeqCst);
-            modes.c_lflag &= !ECHO;
-            modes.c_iflag |= IUTF8;
-        })?)
-}
-
-/// Undoes what `hide` did, and nothing else: others may have changed modes since.
-fn restore() {
-    let restored = edit_modes(|modes| {
-        let changed = CHANGED.load(SeqCst) as tcflag_t;
+/// Turns echo off, or undoes that and nothing else: others may have changed modes since.
+/// False in the background, where they are another's, and where nothing prompts.
+fn set_hidden(hidden: bool) -> io::Result<bool> {
+    let terminal = TERMINAL.load(SeqCst);
+    if !is_in_foreground(terminal) {
+        return Ok(false);
+    }
+    // SAFETY: zeros are valid modes, which `tcgetattr` replaces.
+    let mut modes: termios = unsafe { mem::zeroed() };
+    // SAFETY: these are modes.
+    os_result(unsafe { libc::tcgetattr(terminal, &mut modes) })?;
+    if hidden {
+        let changed = (modes.c_lflag & ECHO) | (!modes.c_iflag & IUTF8);
+        CHANGED.fetch_or(changed as usize, SeqCst);
+        modes.c_lflag &= !ECHO;
+        modes.c_iflag |= IUTF8;
+    } else {
+        let changed = CHANGED.swap(0, SeqCst) as tcflag_t;
         modes.c_lflag |= changed & ECHO;
         modes.c_iflag &= !(changed & IUTF8);
-    });
-    if let Ok(true) = restored {
-        CHANGED.store(0, SeqCst);
     }
+    // SAFETY: as above.
+    os_result(unsafe { libc::tcsetattr(terminal, libc::TCSANOW, &modes) }).map(|()| true)
 }
 
 /// Whether this process is in the foreground of a terminal, and may write there.
@@ -165,28 +161,10 @@ pub(crate) fn is_in_foreground(terminal: impl AsRawFd) -> bool {
 
 /// How many columns a terminal has, if it says so.
 pub(crate) fn columns(terminal: impl AsRawFd) -> Option<usize> {
-    let mut size = MaybeUninit::<libc::winsize>::zeroed();
-    // SAFETY: zeros are a valid size, which `ioctl` may fill in.
-    let size = unsafe {
-        libc::ioctl(terminal.as_raw_fd(), libc::TIOCGWINSZ, size.as_mut_ptr());
-        size.assume_init()
-    };
+    let mut size = libc::winsize { ws_row: 0, ws_col: 0, ws_xpixel: 0, ws_ypixel: 0 };
+    // SAFETY: `ioctl` may fill in the size.
+    unsafe { libc::ioctl(terminal.as_raw_fd(), libc::TIOCGWINSZ, &mut size) };
     (size.ws_col > 0).then_some(size.ws_col.into())
-}
-
-/// Edits the terminal's modes; false in the background, where they are another's.
-fn edit_modes(edit: fn(&mut termios)) -> io::Result<bool> {
-    let terminal = TERMINAL.load(SeqCst);
-    if !is_in_foreground(terminal) {
-        return Ok(false);
-    }
-    let mut modes = MaybeUninit::uninit();
-    // SAFETY: `modes` is used once `tcgetattr` has filled it.
-    unsafe {
-        os_result(libc::tcgetattr(terminal, modes.as_mut_ptr()))?;
-        edit(modes.assume_init_mut());
-        os_result(libc::tcsetattr(terminal, libc::TCSANOW, modes.as_ptr())).map(|()| true)
-    }
 }
 
 fn os_result(result: c_int) -> io::Result<()> {
