@@ -9,9 +9,9 @@ use std::time::{Duration, Instant};
 
 use nix::sys::signal::Signal;
 
-use crate::support::command::{ignore, run, start, wait};
-use crate::support::fake_api::Held;
+use crate::support::command::{at, ignore, run, start, wait};
 use crate::support::fake_api::http::response;
+use crate::support::fake_api::{EMAIL, FakeApi, Held};
 use crate::support::fixture::Fixture;
 use crate::support::process::{catches, kill, wait_until_signals_are_handled};
 
@@ -39,6 +39,32 @@ fn a_signal_during_a_refresh_ends_the_run_when_the_new_tokens_are_stored() {
         fixture.assert_tidy();
         run(&mut fixture.datalens()).assert_printed_datasets();
         assert_eq!(fixture.server.refreshes(), 1, "{signal}");
+    }
+}
+
+#[test]
+fn whatever_comes_of_new_tokens_a_signal_ends_the_run_before_anything_else() {
+    let to_print = Fixture::with_expired_token();
+    let refused = Fixture::with_expired_token();
+    refused.server.revoke_tokens();
+    let signed_out = Fixture::new();
+    for (fixture, path, arguments) in [
+        (to_print, "/v1/sign_in/refresh", &["--token"][..]),
+        (refused, "/v1/sign_in/refresh", &[]),
+        (signed_out, "/v1/sign_in", &["--token"]),
+    ] {
+        let held = fixture.server.hold(path);
+        let child = start(fixture.with_password().args(arguments));
+        held.wait();
+        let requests = fixture.server.requests().len();
+        kill(child.id(), Signal::SIGTERM);
+        wait_until_signals_are_handled(child.id());
+        drop(held);
+        let output = wait(child);
+        assert_eq!(output.signal, Some(Signal::SIGTERM as i32), "{path}: {output:?}");
+        assert_eq!((output.text(), output.stderr.as_str()), ("", ""), "{path}");
+        assert_eq!(fixture.server.requests().len(), requests, "{path}");
+        fixture.assert_tidy();
     }
 }
 
@@ -110,6 +136,37 @@ fn while_it_waits_to_send_a_refresh_again_a_signal_ends_the_run_at_once() {
     let output = wait(child);
     assert!(start.elapsed() < Duration::from_secs(5), "{output:?}");
     assert_eq!(output.signal, Some(Signal::SIGTERM as i32), "{output:?}");
+}
+
+#[test]
+fn a_refresh_at_a_host_that_was_looked_up_is_no_less_safe() {
+    let fixture = Fixture::with_expired_token();
+    let base_url = fixture.server.base_url().replace("127.0.0.1", "localhost");
+    fixture.change("base_url", base_url.as_str());
+    let held = fixture.server.hold("/v1/sign_in/refresh");
+    let child = start(fixture.datalens().args(["--base-url", &base_url]));
+    held.wait();
+    kill(child.id(), Signal::SIGTERM);
+    wait_until_signals_are_handled(child.id());
+    let before = fixture.content();
+    drop(held);
+    let output = wait(child);
+    assert_eq!(output.signal, Some(Signal::SIGTERM as i32), "{output:?}");
+    assert_ne!(fixture.content(), before);
+}
+
+#[test]
+fn a_sign_in_that_is_not_stored_ends_at_once() {
+    let server = FakeApi::start();
+    let held = server.hold("/v1/sign_in");
+    let child = start(at(&server).arg(EMAIL));
+    held.wait();
+    let start = Instant::now();
+    kill(child.id(), Signal::SIGINT);
+    let output = wait(child);
+    assert!(start.elapsed() < Duration::from_secs(5), "{output:?}");
+    assert_eq!(output.signal, Some(Signal::SIGINT as i32), "{output:?}");
+    drop(held);
 }
 
 #[test]

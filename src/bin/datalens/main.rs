@@ -14,18 +14,17 @@ mod signals;
 mod terminal;
 
 use std::sync::atomic::{AtomicBool, Ordering::SeqCst};
-use std::{env, io};
-use std::{ffi::OsString, process::ExitCode};
+use std::{env, ffi::OsString, process::ExitCode};
 
-use here_datalens::{AccessToken, ClientBuilder, Error, Event, FileStore};
-use here_datalens::{MemoryStore, TokenStore, Tokens};
+use here_datalens::{AccessToken, ClientBuilder, Error, Event};
+use here_datalens::{FileStore, MemoryStore, TokenStore};
 
 use crate::args::{Command, Options, Output};
 use crate::{error::CliError, output::Stdout};
 
 fn main() -> ExitCode {
     let ended = run(env::args_os().skip(1).collect());
-    progress::set_wait(None);
+    end_call();
     let Err(CliError { exit_status, message }) = ended else { return ExitCode::SUCCESS };
     if exit_status != 0 {
         progress::report(&message);
@@ -45,19 +44,20 @@ fn run(arguments: Vec<OsString>) -> Result<(), CliError> {
         return Ok(out.print_token(&token, &options.output)?);
     }
     let follow = progress::start(options.verbose);
+    let is_stored = options.session.is_some();
     let settings = settings.on_event(move |event| {
+        defer_signals(event, is_stored);
         follow(event);
-        defer_signals(event);
     });
     let client = settings::client(settings, &options)?;
     let session = match &options.session {
-        Some(path) => client.session(&options.email, DeferringStore(FileStore::new(path))),
+        Some(path) => client.session(&options.email, FileStore::new(path)),
         None => client.session(&options.email, MemoryStore::default()),
     };
     let mut print = || out.print(&session, &options.output);
     let mut result = print();
     if let Err(why @ Error::SignInRequired { .. }) = &result {
-        progress::set_wait(None);
+        end_call();
         let password = password::read_password(options.password_stdin, why)?;
         result = session.sign_in(&password).and_then(|()| print());
     }
@@ -71,46 +71,26 @@ fn run(arguments: Vec<OsString>) -> Result<(), CliError> {
     Ok(result?)
 }
 
-/// Whether tokens in a store are being replaced.
-static IS_UPDATING: AtomicBool = AtomicBool::new(false);
-
 /// Defers signals while what a request brings has to be stored: from the request on, but for
 /// the time in which a name is looked up and connected to, or a request waits to be repeated.
-fn defer_signals(event: &Event<'_>) {
+/// What follows the storing ends that: the next request, or whoever made the call.
+fn defer_signals(event: &Event<'_>, is_stored: bool) {
+    /// Whether the latest request is one for tokens, a sign-in or a refresh, and they are
+    /// stored.
+    static RENEWS: AtomicBool = AtomicBool::new(false);
     match event {
-        _ if !IS_UPDATING.load(SeqCst) => {}
-        Event::Request { .. } | Event::Connected { .. } => signals::defer(),
-        Event::Resolving { .. } | Event::Retry { .. } => signals::end_deferral(),
-        _ => {}
+        Event::Request { method, .. } => RENEWS.store(is_stored && *method == "POST", SeqCst),
+        Event::Connected { .. } => {}
+        Event::Resolving { .. } | Event::Retry { .. } => return signals::end_deferral(),
+        _ => return,
     }
+    if RENEWS.load(SeqCst) { signals::defer() } else { signals::end_deferral() }
 }
 
-/// A store during whose updates signals are deferred: tokens that were spent have to be
-/// replaced in it.
-struct DeferringStore(FileStore);
-
-impl TokenStore for DeferringStore {
-    fn load(&self) -> io::Result<Option<Tokens>> {
-        self.0.load()
-    }
-
-    fn update(&self, renew: &mut dyn FnMut(Option<Tokens>) -> Option<Tokens>) -> io::Result<()> {
-        let updated = self.0.update(&mut |stored| {
-            IS_UPDATING.store(true, SeqCst);
-            renew(stored)
-        });
-        IS_UPDATING.store(false, SeqCst);
-        signals::end_deferral();
-        updated
-    }
-
-    fn is_busy(&self) -> bool {
-        self.0.is_busy()
-    }
-
-    fn name(&self) -> String {
-        self.0.name()
-    }
+/// Ends what belongs to a call: signals that are deferred, and what is said of waiting.
+fn end_call() {
+    signals::end_deferral();
+    progress::set_wait(None);
 }
 
 /// A stored token that is fresh, if that is all that is asked for: it takes no certificate

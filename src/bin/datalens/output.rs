@@ -7,7 +7,7 @@ use std::{fs::File, os::fd::AsFd, sync::Arc};
 use here_datalens::{AccessToken, Error, JsonCheck, Session};
 
 use crate::args::{DEFAULT_RESOURCE, Output};
-use crate::progress;
+use crate::{progress, signals};
 
 /// Standard output, which remembers the last byte.
 pub(crate) struct Stdout {
@@ -21,27 +21,24 @@ impl Stdout {
         Ok(Self { file: file.into(), last: None })
     }
 
-    /// Prints what was asked for.
+    /// Prints what was asked for, and a line feed after JSON that lacks one.
     pub(crate) fn print(&mut self, session: &Session, output: &Output) -> Result<(), Error> {
-        match output {
-            Output::Resource(resource) => self.print_resource(session, resource),
-            _ => self.print_token(&session.access_token()?, output),
-        }
-    }
-
-    /// Prints an access token alone, or as the header that it stands in.
-    pub(crate) fn print_token(&mut self, token: &AccessToken, form: &Output) -> Result<(), Error> {
-        let name = if *form == Output::Header { "Authorization: Bearer " } else { "" };
-        self.print_text(&format!("{name}{}\n", token.secret()))
-    }
-
-    /// Prints a resource, and a line feed after JSON that lacks one.
-    fn print_resource(&mut self, session: &Session, resource: &str) -> Result<(), Error> {
+        let Output::Resource(resource) = output else {
+            return self.print_token(&session.access_token()?, output);
+        };
         let is_default = resource.strip_prefix('/').unwrap_or(resource) == DEFAULT_RESOURCE;
         let check = if is_default { JsonCheck::Always } else { JsonCheck::IfDeclared };
         let copied = session.copy(resource, check, &mut *self)?;
         let is_json = is_default || copied.is_json();
         if is_json && self.last != Some(b'\n') { self.print_text("\n") } else { Ok(()) }
+    }
+
+    /// Prints an access token alone, or as the header that it stands in.
+    pub(crate) fn print_token(&mut self, token: &AccessToken, form: &Output) -> Result<(), Error> {
+        // What a refresh has brought is stored by now.
+        signals::end_deferral();
+        let name = if *form == Output::Header { "Authorization: Bearer " } else { "" };
+        self.print_text(&format!("{name}{}\n", token.secret()))
     }
 
     /// Prints a text as a whole.
