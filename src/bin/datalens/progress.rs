@@ -33,17 +33,14 @@ struct Status {
 /// Says something on standard error, in one write, so that lines of several processes don't
 /// mix; what can't be said has nowhere else to go.
 pub(crate) fn report(message: &dyn Display) {
-    let mut status = status();
-    status.wipe();
+    let _status = wiped();
     let _ = io::stderr().write_all(format!("datalens: {message}\n").as_bytes());
 }
 
 /// Takes note of what is being waited for, if anything, and wipes the line of what was.
 pub(crate) fn set_wait(wait: Option<String>) {
-    let mut status = status();
-    status.wipe();
-    status.wait = wait.map(|wait| (wait, Instant::now()));
-    status.bytes = 0;
+    let wait = wait.map(|wait| (wait, Instant::now()));
+    *wiped() = Status { wait, bytes: 0, is_shown: false };
 }
 
 /// Ends what is being waited for if this, which is about to be written to, is a terminal.
@@ -58,6 +55,10 @@ pub(crate) fn end_wait_at(output: &impl IsTerminal) {
 pub(crate) fn start(verbose: bool) -> impl Fn(&Event<'_>) + Send + Sync + 'static {
     let shows_waits = io::stderr().is_terminal();
     if shows_waits {
+        let show_waits = || loop {
+            thread::sleep(INTERVAL);
+            status().show();
+        };
         // Without a thread there is no line, and nothing else is missing.
         signals::with_all_blocked(|| drop(thread::Builder::new().spawn(show_waits)));
     }
@@ -87,15 +88,17 @@ fn follow(event: &Event<'_>) {
     set_wait(Some(wait));
 }
 
-fn show_waits() {
-    loop {
-        thread::sleep(INTERVAL);
-        status().show();
-    }
-}
-
 fn status() -> MutexGuard<'static, Status> {
     STATUS.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// The status, with no line shown.
+fn wiped() -> MutexGuard<'static, Status> {
+    let mut status = status();
+    if mem::take(&mut status.is_shown) && terminal::is_in_foreground(io::stderr()) {
+        let _ = io::stderr().write_all(b"\r\x1b[K");
+    }
+    status
 }
 
 impl Status {
@@ -113,11 +116,5 @@ impl Status {
         let end = (0..=room.min(wait.len())).rfind(|end| wait.is_char_boundary(*end));
         let line = format!("\r{}{time}\x1b[K", &wait[..end.unwrap_or(0)]);
         self.is_shown = io::stderr().write_all(line.as_bytes()).is_ok();
-    }
-
-    fn wipe(&mut self) {
-        if mem::take(&mut self.is_shown) && terminal::is_in_foreground(io::stderr()) {
-            let _ = io::stderr().write_all(b"\r\x1b[K");
-        }
     }
 }
