@@ -51,8 +51,6 @@ pub struct ClientBuilder {
     proxy: proxy::Setting,
     user_agent: String,
     limits: Limits,
-    pub(crate) max_body_size: u64,
-    pub(crate) max_retries: u32,
     events: Events,
 }
 
@@ -65,9 +63,7 @@ impl ClientBuilder {
             roots: Ok(RootCerts::WebPki),
             proxy: proxy::Setting::Direct,
             user_agent: concat!("here-datalens/", env!("CARGO_PKG_VERSION")).into(),
-            limits: Limits { call: MAX_TIMEOUT, connect, read },
-            max_body_size: 64 * 1024 * 1024,
-            max_retries: 0,
+            limits: Limits { call: MAX_TIMEOUT, connect, read, body: 64 * 1024 * 1024, retries: 0 },
             events: Events::default(),
         }
     }
@@ -144,7 +140,7 @@ impl ClientBuilder {
     /// Limits the bodies that are read into memory, in bytes after decompression.
     /// Defaults to 64 MiB.
     pub fn max_body_size(self, bytes: u64) -> Self {
-        Self { max_body_size: bytes, ..self }
+        Self { limits: Limits { body: bytes, ..self.limits }, ..self }
     }
 
     /// Sets how often a request is sent again after an error that
@@ -155,7 +151,7 @@ impl ClientBuilder {
     /// The wait is what the response's `Retry-After` says, up to a minute; else half a
     /// second and twice as much each time, with jitter. Defaults to 0.
     pub fn max_retries(self, retries: u32) -> Self {
-        Self { max_retries: retries, ..self }
+        Self { limits: Limits { retries, ..self.limits }, ..self }
     }
 
     /// Sets the function that is called for each [`Event`]. It is called with no lock of
@@ -181,13 +177,10 @@ impl ClientBuilder {
         check_length("app code", &self.credentials.app_code, MAX_CREDENTIAL)?;
         let base_url = BaseUrl::parse(&self.base_url)
             .map_err(|reason| Error::invalid_input("base URL", reason))?;
-        let Limits { call, connect, read } = self.limits;
-        for (name, limit) in
-            [("timeout", call), ("connect timeout", connect), ("read timeout", read)]
-        {
-            if limit.is_zero() {
-                return Err(Error::invalid_input(name, "must be above zero"));
-            }
+        let Limits { call, connect, read, .. } = self.limits;
+        let times = [("timeout", call), ("connect timeout", connect), ("read timeout", read)];
+        if let Some((name, _)) = times.iter().find(|(_, time)| time.is_zero()) {
+            return Err(Error::invalid_input(name, "must be above zero"));
         }
         let is_visible = self.user_agent.bytes().all(|b| b.is_ascii_graphic() || b == b' ');
         if !is_visible || !(1..=1024).contains(&self.user_agent.len()) {

@@ -118,12 +118,7 @@ impl Client {
     ) -> Result<T, Error> {
         let operation = Operation::Read { resource: resource.path().to_owned() };
         let call = self.call(operation, resource.as_str(), &tokens.secrets());
-        let max_retries = self.shared.settings.max_retries;
-        call.get(tokens.access_token(), max_retries, |response| take(response, &call))
-    }
-
-    pub(crate) fn max_body_size(&self) -> u64 {
-        self.shared.settings.max_body_size
+        call.get(tokens.access_token(), |response| take(response, &call))
     }
 
     fn call<'a>(&'a self, operation: Operation, resource: &str, secrets: &[&'a str]) -> Call<'a> {

@@ -166,8 +166,9 @@ impl Session {
     /// [`max_body_size`](crate::ClientBuilder::max_body_size); and whatever else can go
     /// wrong with a call but [`Error::Output`].
     pub fn get<T: DeserializeOwned>(&self, resource: &str) -> Result<T, Error> {
-        let max_body_size = self.client().max_body_size();
-        self.call(resource, |response, call| body::read(response, max_body_size, call)?.parse(call))
+        self.call(resource, |response, call| {
+            body::read(response, call.http.limits.body, call)?.parse(call)
+        })
     }
 
     /// Copies a resource to a writer, byte for byte, in constant memory.

@@ -23,7 +23,7 @@ impl Client {
     pub(crate) fn send_sign_in(&self, email: &str, password: &Password) -> Result<Tokens, Error> {
         let mut call = self.call(self.sign_in_operation(email), "sign_in/", &[password.secret()]);
         call.body = json!({ "email": email, "password": password.secret() }).to_string();
-        request_tokens(&call, self.shared.settings.max_retries, self.account(email), None)
+        request_tokens(&call, self.shared.http.limits.retries, self.account(email), None)
     }
 
     /// Exchanges tokens, one of which is a refresh token, for new ones. The old ones may be
@@ -34,7 +34,7 @@ impl Client {
         let mut call = self.call(operation, "sign_in/refresh", &secrets);
         call.body = json!({ "access_token": secrets[0], "refresh_token": secrets[1] }).to_string();
         // A call that could go on with the token is held up by one request, not by retries.
-        let max_retries = if is_early { 0 } else { self.shared.settings.max_retries };
+        let max_retries = if is_early { 0 } else { self.shared.http.limits.retries };
         request_tokens(&call, max_retries, tokens.account(), tokens.refresh_token())
             .map_err(refresh_error)
     }

@@ -245,7 +245,13 @@ mod tests {
             agent: ureq::Agent::new_with_defaults(),
             origin: Origin::split("https://api.example").unwrap().0,
             host: "api.example".to_owned(),
-            limits: Limits { call: second * 12, connect: second * 15, read: second * 5 },
+            limits: Limits {
+                call: second * 12,
+                connect: second * 15,
+                read: second * 5,
+                body: 0,
+                retries: 0,
+            },
             has_own_roots: false,
             events: Events::default(),
         };

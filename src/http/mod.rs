@@ -39,7 +39,7 @@ const MAX_POST_RESPONSE: u64 = 1024 * 1024;
 /// How many idle connections are kept, in all and to the one host.
 pub(crate) const MAX_IDLE_CONNECTIONS: usize = 64;
 
-/// The time limits of a call.
+/// The limits of a call.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Limits {
     /// Of a whole call, each retry apart.
@@ -47,6 +47,10 @@ pub(crate) struct Limits {
     pub(crate) connect: Duration,
     /// Of the wait for a response, a stall of its body, and a whole POST.
     pub(crate) read: Duration,
+    /// Of a body that is read into memory, in bytes.
+    pub(crate) body: u64,
+    /// How often the request is sent again.
+    pub(crate) retries: u32,
 }
 
 /// The most that looking up a name may take.
@@ -103,11 +107,10 @@ impl<'a> Call<'a> {
     pub(crate) fn get<T>(
         &self,
         access_token: &AccessToken,
-        max_retries: u32,
         mut take: impl FnMut(Response) -> Result<T, AttemptError>,
     ) -> Result<T, Error> {
         let bearer = format!("Bearer {}", access_token.secret());
-        self.http.retry(&Method::GET, max_retries, || {
+        self.http.retry(&Method::GET, self.http.limits.retries, || {
             let deadline = Instant::now() + self.timeout;
             let mut attempt = || take(self.follow_redirects(&bearer, deadline)?);
             // The server may have closed any of the idle connections, which shows only
