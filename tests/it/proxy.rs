@@ -9,7 +9,7 @@ use here_datalens::{ClientBuilder, Error, Stage};
 use rustls::ServerConfig;
 
 use crate::support::client::{self, session_with_token, sign_in};
-use crate::support::fake_api::http::{Request, read_request};
+use crate::support::fake_api::http::{Request, json_response, read_request};
 use crate::support::fake_api::scripted_server::{ScriptedServer, drip, hold, respond};
 use crate::support::fake_api::{FakeApi, Stream};
 use crate::support::tls::{Ca, Certificate, accept, fake_api, without_tls};
@@ -202,6 +202,19 @@ fn what_fails_in_the_tunnel_is_not_the_proxys() {
         panic!("{error:?}");
     };
     assert!(reason.contains("elsewhere.example") && !reason.contains("proxy"), "{reason}");
+}
+
+#[test]
+fn a_servers_words_that_hold_the_proxys_password_are_left_out() {
+    for (words, is_shown) in [("it was said", true), ("it was proxy-secret", false)] {
+        let proxy = Proxy::start(CONNECTED);
+        let response = json_response("500 Failed", &format!(r#"{{"message":"{words}"}}"#));
+        proxy.server.respond_always("/v1/datasets", response);
+        let session = session_with_token(&proxy.client("http").build().unwrap(), "access-token");
+        let error = session.datasets().unwrap_err();
+        assert_eq!(error.status(), Some(500), "{error:?}");
+        assert_eq!(error.to_string().contains(words), is_shown, "{error}");
+    }
 }
 
 #[test]

@@ -28,6 +28,7 @@ fn settings_that_cannot_be_used_are_refused_by_build() {
         ("root certificates", good().root_certificates(vec![0; 1_000_000])),
         ("root certificates", good().root_certificates("-----BEGIN CERTIFICATE-----\n!\n")),
         ("user agent", good().user_agent("")),
+        ("user agent", good().user_agent("  ")),
         ("user agent", good().user_agent("a\nb")),
         ("user agent", good().user_agent("ä")),
         ("proxy", good().proxy("socks5://x")),
@@ -55,6 +56,13 @@ fn limits_of_any_length_are_accepted_without_a_panic() {
             Err(error) => assert!(error.is_timeout(), "{error:?}"),
         }
     }
+}
+
+#[test]
+fn a_client_has_its_base_url_in_the_normal_form() {
+    let builder = Client::builder(Credentials::new("id", "code"));
+    let client = builder.base_url("HTTPS://Gateway.Example:443/here/").build().unwrap();
+    assert_eq!(client.base_url(), "https://gateway.example/here");
 }
 
 #[test]

@@ -52,6 +52,11 @@ fn by_default_the_certificates_of_mozilla_are_trusted() {
     let (server, _) = fake_api(ca.server(Certificate::Good));
     let error = refused(client::builder(&format!("https://localhost:{}", server.port())));
     assert_eq!(stage(&error), Some(Stage::Certificate), "{error:?}");
+    assert!(error.to_string().ends_with("not trusted by Mozilla's root certificates"), "{error}");
+
+    let other = rcgen::generate_simple_self_signed(Vec::new()).unwrap().cert.pem();
+    let error = refused(builder(server.port(), &ca).root_certificates(other));
+    assert!(error.to_string().contains("not trusted by the root certificates given"), "{error}");
 }
 
 #[test]
