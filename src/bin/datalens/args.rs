@@ -106,7 +106,9 @@ pub(crate) enum Command {
 #[derive(Debug, Default, PartialEq)]
 pub(crate) struct Options {
     pub(crate) email: String,
-    pub(crate) output: Output,
+    pub(crate) resource: String,
+    /// What stands before the access token, if that is printed instead of the resource.
+    pub(crate) token_prefix: Option<&'static str>,
     pub(crate) password_stdin: bool,
     pub(crate) session: Option<PathBuf>,
     pub(crate) base_url: Option<String>,
@@ -114,20 +116,6 @@ pub(crate) struct Options {
     pub(crate) timeout: Option<Duration>,
     pub(crate) max_retries: u32,
     pub(crate) verbose: bool,
-}
-
-/// What is printed.
-#[derive(Debug, PartialEq)]
-pub(crate) enum Output {
-    Resource(String),
-    Token,
-    Header,
-}
-
-impl Default for Output {
-    fn default() -> Self {
-        Self::Resource(DEFAULT_RESOURCE.into())
-    }
 }
 
 /// Reads the arguments after the program's name. No message quotes a value: it may be a
@@ -176,15 +164,16 @@ fn parse_options(arguments: Vec<OsString>) -> Result<Command, String> {
     }
     let mut operands = arguments.operands.into_iter();
     options.email = named("USERNAME", operands.next().ok_or("is missing").and_then(user_name))?;
-    options.output = match (token, header, operands.next()) {
+    let resource = operands.next();
+    options.token_prefix = match (token, header, &resource) {
         (true, true, _) => return Err("--token and --header exclude each other".into()),
         (true, _, Some(_)) => return Err("--token takes no RESOURCE".into()),
         (_, true, Some(_)) => return Err("--header takes no RESOURCE".into()),
-        (true, _, None) => Output::Token,
-        (_, true, None) => Output::Header,
-        (_, _, Some(resource)) => Output::Resource(named("RESOURCE", utf8(resource))?),
-        (_, _, None) => Output::default(),
+        (true, _, None) => Some(""),
+        (_, true, None) => Some("Authorization: Bearer "),
+        (_, _, _) => None,
     };
+    options.resource = named("RESOURCE", resource.map_or(Ok(DEFAULT_RESOURCE.into()), utf8))?;
     match operands.next() {
         Some(_) => Err("too many arguments: at most USERNAME and RESOURCE".into()),
         None => Ok(Command::Run(options)),
@@ -298,7 +287,7 @@ mod tests {
         let expected = options(&["--base-url", "u", "--timeout=2.5", "-t", "-v", "me@x"]);
         assert_eq!(expected.base_url.as_deref(), Some("u"));
         assert_eq!(expected.timeout, Some(Duration::from_millis(2500)));
-        assert_eq!(expected.output, Output::Token);
+        assert_eq!(expected.token_prefix, Some(""));
         assert!(expected.verbose);
         let same = ["me@x", "--token", "--verbose", "--timeout", "2.5", "--base-url=u"];
         assert_eq!(options(&same), expected);
@@ -317,7 +306,7 @@ mod tests {
         ] {
             let options = options(arguments);
             assert_eq!(options.session.as_deref(), Some("FILE".as_ref()), "{arguments:?}");
-            assert_eq!(options.output, Output::Token, "{arguments:?}");
+            assert_eq!(options.token_prefix, Some(""), "{arguments:?}");
         }
     }
 
@@ -332,14 +321,16 @@ mod tests {
     fn two_hyphens_end_the_options() {
         let options = options(&["--", "-me@x", "--token"]);
         assert_eq!(options.email, "-me@x");
-        assert_eq!(options.output, Output::Resource("--token".into()));
+        assert_eq!(options.resource, "--token");
+        assert_eq!(options.token_prefix, None);
     }
 
     #[test]
     fn the_resource_is_the_data_sets_by_default() {
-        let datasets = Output::Resource("datasets/".into());
-        assert_eq!(options(&["me@x"]).output, datasets);
-        assert_eq!(options(&["me@x", "-"]).output, Output::Resource("-".into()));
+        for (arguments, resource) in [(&["me@x"][..], "datasets/"), (&["me@x", "-"], "-")] {
+            let options = options(arguments);
+            assert_eq!((&*options.resource, options.token_prefix), (resource, None));
+        }
     }
 
     #[test]

@@ -19,7 +19,7 @@ use std::{env, ffi::OsString, process::ExitCode};
 use here_datalens::{AccessToken, ClientBuilder, Error, Event};
 use here_datalens::{FileStore, MemoryStore, TokenStore};
 
-use crate::args::{Command, Options, Output};
+use crate::args::{Command, Options};
 use crate::{error::CliError, output::Stdout};
 
 fn main() -> ExitCode {
@@ -40,8 +40,10 @@ fn run(arguments: Vec<OsString>) -> Result<(), CliError> {
         Command::Run(options) => options,
     };
     let settings = settings::from_environment(&options)?;
-    if let Some(token) = stored_token(&options, &settings) {
-        return Ok(out.print_token(&token, &options.output)?);
+    if let Some(prefix) = options.token_prefix
+        && let Some(token) = stored_token(&options, &settings)
+    {
+        return Ok(out.print_token(prefix, &token)?);
     }
     let follow = progress::start(options.verbose);
     let is_stored = options.session.is_some();
@@ -54,7 +56,7 @@ fn run(arguments: Vec<OsString>) -> Result<(), CliError> {
         Some(path) => client.session(&options.email, FileStore::new(path)),
         None => client.session(&options.email, MemoryStore::default()),
     };
-    let mut print = || out.print(&session, &options.output);
+    let mut print = || out.print(&session, &options);
     let mut result = print();
     if let Err(why @ Error::SignInRequired { .. }) = &result {
         end_call();
@@ -93,10 +95,9 @@ fn end_call() {
     progress::set_wait(None);
 }
 
-/// A stored token that is fresh, if that is all that is asked for: it takes no certificate
-/// and no network. Whatever is wrong shows on the usual path.
+/// A stored token that is fresh: to print it takes no certificate and no network. Whatever
+/// is wrong shows on the usual path.
 fn stored_token(options: &Options, settings: &ClientBuilder) -> Option<AccessToken> {
-    let (Output::Token | Output::Header) = options.output else { return None };
     let tokens = FileStore::new(options.session.as_ref()?).load().ok()??;
     let client = settings.clone().build().ok()?;
     let is_usable = tokens.account() == client.account(&options.email) && tokens.is_fresh();

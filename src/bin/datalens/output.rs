@@ -6,7 +6,7 @@ use std::{fs::File, os::fd::AsFd, sync::Arc};
 
 use here_datalens::{AccessToken, Error, JsonCheck, Session};
 
-use crate::args::{DEFAULT_RESOURCE, Output};
+use crate::args::{DEFAULT_RESOURCE, Options};
 use crate::{progress, signals};
 
 /// Standard output, which remembers the last byte.
@@ -22,10 +22,11 @@ impl Stdout {
     }
 
     /// Prints what was asked for, and a line feed after JSON that lacks one.
-    pub(crate) fn print(&mut self, session: &Session, output: &Output) -> Result<(), Error> {
-        let Output::Resource(resource) = output else {
-            return self.print_token(&session.access_token()?, output);
-        };
+    pub(crate) fn print(&mut self, session: &Session, options: &Options) -> Result<(), Error> {
+        if let Some(prefix) = options.token_prefix {
+            return self.print_token(prefix, &session.access_token()?);
+        }
+        let resource = options.resource.as_str();
         let is_default = resource.strip_prefix('/').unwrap_or(resource) == DEFAULT_RESOURCE;
         let check = if is_default { JsonCheck::Always } else { JsonCheck::IfDeclared };
         let copied = session.copy(resource, check, &mut *self)?;
@@ -33,12 +34,11 @@ impl Stdout {
         if is_json && self.last != Some(b'\n') { self.print_text("\n") } else { Ok(()) }
     }
 
-    /// Prints an access token alone, or as the header that it stands in.
-    pub(crate) fn print_token(&mut self, token: &AccessToken, form: &Output) -> Result<(), Error> {
+    /// Prints an access token, alone or in the header that this begins.
+    pub(crate) fn print_token(&mut self, prefix: &str, token: &AccessToken) -> Result<(), Error> {
         // What a refresh has brought is stored by now.
         signals::end_deferral();
-        let name = if *form == Output::Header { "Authorization: Bearer " } else { "" };
-        self.print_text(&format!("{name}{}\n", token.secret()))
+        self.print_text(&format!("{prefix}{}\n", token.secret()))
     }
 
     /// Prints a text as a whole.
