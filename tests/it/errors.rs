@@ -116,6 +116,18 @@ fn each_status_has_its_variant_and_its_advice() {
 }
 
 #[test]
+fn of_an_error_body_that_is_too_long_to_search_nothing_is_shown() {
+    let (server, session) = signed_in();
+    let words = |length| "own words ".repeat(length / 10 + 1)[..length].to_owned();
+    for (length, is_shown) in [(64 * 1024, true), (64 * 1024 + 1, false), (65 * 1024, false)] {
+        let long = response("404 Not Found", &[], words(length).as_bytes());
+        server.respond_once("/v1/datasets", long);
+        let error = session.datasets().unwrap_err().to_string();
+        assert_eq!(error.contains("own words"), is_shown, "{length}: {error}");
+    }
+}
+
+#[test]
 fn a_server_that_is_not_there_was_not_reached() {
     let error = session_at(CLOSED_PORT).datasets().unwrap_err();
     assert!(matches!(error, Error::Transport { stage: Stage::Connect, .. }), "{error:?}");
