@@ -5,8 +5,9 @@ use std::{fmt, time::Duration};
 use ureq::tls::{RootCerts, TlsConfig};
 
 use crate::event::{Event, Events};
+use crate::http::resolver::{self, POOL_IDLE_TIMEOUT};
+use crate::http::url::BaseUrl;
 use crate::http::{Http, Limits, MAX_IDLE_CONNECTIONS, certificates, proxy, transport};
-use crate::http::{resolver::POOL_IDLE_TIMEOUT, url::BaseUrl};
 use crate::{error::Error, secret::Credentials, secret::check_length};
 
 /// HERE's own service.
@@ -216,11 +217,10 @@ impl ClientBuilder {
             .max_idle_connections(MAX_IDLE_CONNECTIONS)
             .max_idle_connections_per_host(MAX_IDLE_CONNECTIONS);
         Ok(Http {
-            agent: transport::agent(config.build(), &self.events),
+            agent: transport::agent(config.build(), resolver::system(self.events.clone())),
             host: base_url.origin.authority(),
             origin: base_url.origin.clone(),
             limits: self.limits,
-            has_own_roots: !matches!(self.roots, Ok(RootCerts::WebPki)),
             events: self.events.clone(),
         })
     }

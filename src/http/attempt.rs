@@ -4,7 +4,7 @@
 use std::io::{self, ErrorKind};
 use std::{fmt, time::Duration};
 
-use ureq::{Timeout, http::Method};
+use ureq::{Timeout, http::Method, tls::RootCerts};
 
 use super::{Call, RESOLVE_TIMEOUT, certificates, redact};
 use crate::error::{Error, Stage};
@@ -55,19 +55,15 @@ impl AttemptError {
     ) -> Self {
         let bytes = received.unwrap_or(0);
         let truncated = || Self::truncated(format!("cut short after {bytes} bytes"), call);
-        let timeout = |kind| TransportError::new(Stage::Exchange, kind, "").into_attempt(call);
         let reason = match error.into() {
             ureq::Error::Other(error) => match error.downcast::<TransportError>() {
                 Ok(error) => return error.into_attempt(call),
                 Err(_) => "the response can't be read",
             },
-            ureq::Error::Timeout(Timeout::PerRead | Timeout::RecvBody) => {
-                return timeout(Kind::Stalled(bytes));
-            }
-            ureq::Error::Timeout(Timeout::Global) => return timeout(Kind::Overdue(received)),
+            ureq::Error::Timeout(limit) => return timed_out(limit, received, call).into(),
             ureq::Error::Io(error) if error.kind() != ErrorKind::InvalidData => return truncated(),
-            error @ (ureq::Error::Timeout(_) | ureq::Error::Io(_)) => {
-                return TransportError::from_ureq(Stage::Exchange, error).into_attempt(call);
+            ureq::Error::Io(error) => {
+                return TransportError::at(Stage::Exchange, error).into_attempt(call);
             }
             #[cfg(feature = "gzip")]
             ureq::Error::Decompress(_, error) if error.kind() == ErrorKind::UnexpectedEof => {
@@ -96,9 +92,26 @@ impl AttemptError {
     }
 }
 
+/// The error of a response that didn't come within a limit, or whose body didn't, of which
+/// so many bytes have come if it has begun.
+fn timed_out(limit: Timeout, received: Option<u64>, call: &Call<'_>) -> Error {
+    let (whole, read) = (call.timeout, call.timeout.min(call.http.limits.read));
+    let seconds = if limit == Timeout::Global { whole } else { read }.as_secs_f64();
+    let bytes = received.unwrap_or(0);
+    let reason = match limit {
+        Timeout::PerRead => format!("the response stalled for {seconds} s after {bytes} bytes"),
+        Timeout::Global if received.is_some() => {
+            format!("the response wasn't complete within {seconds} s, after {bytes} bytes")
+        }
+        _ => format!("no response from {} within {seconds} s", call.http.host),
+    };
+    let (operation, stage) = (call.operation.clone(), Stage::Exchange);
+    Error::Transport { operation, stage, is_timeout: true, is_temporary: true, reason }
+}
+
 /// Why there is no response, and how far the request got, which ureq's own errors don't
 /// say. It travels in `ureq::Error::Other`.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub(crate) struct TransportError {
     pub(crate) stage: Stage,
     /// The proxy's host and port, if it is what failed.
@@ -114,13 +127,8 @@ pub(crate) struct TransportError {
 pub(crate) enum Kind {
     /// It may succeed later.
     Temporary,
-    /// Time ran out, whatever else failed before.
+    /// Time to connect ran out, whatever else failed before.
     Timeout,
-    /// The response's body stalled after so many bytes.
-    Stalled(u64),
-    /// The time of the whole call ran out, after so many bytes of the response's body if
-    /// that had begun.
-    Overdue(Option<u64>),
     /// It would fail again.
     Final,
     /// TLS failed; the reason is rustls's message.
@@ -134,9 +142,9 @@ impl TransportError {
         Self { stage, proxy: None, kind, reason: reason.into(), was_idle: false }
     }
 
-    /// A failure of ureq's transports.
-    pub(crate) fn from_ureq(stage: Stage, error: ureq::Error) -> Self {
-        match error {
+    /// A failure of ureq's transports, or of the operating system.
+    pub(crate) fn at(stage: Stage, error: impl Into<ureq::Error>) -> Self {
+        match error.into() {
             ureq::Error::Timeout(_) => Self::new(stage, Kind::Timeout, ""),
             ureq::Error::Io(error) if error.kind() != ErrorKind::InvalidData => {
                 Self::new(stage, Kind::Temporary, system_message(&error))
@@ -145,6 +153,7 @@ impl TransportError {
         }
     }
 
+    /// The failure of a call that it becomes.
     fn into_attempt(mut self, call: &Call<'_>) -> AttemptError {
         if let (Kind::Refused(status), Some(proxy)) = (self.kind, &self.proxy) {
             return Error::Proxy { proxy: proxy.clone(), status }.into();
@@ -152,23 +161,16 @@ impl TransportError {
         if self.kind == Kind::Tls {
             self.describe_tls(call);
         }
-        let limit = self.limit(call).as_secs_f64();
-        let whole = call.timeout.as_secs_f64();
-        let mut reason = match self.kind {
-            Kind::Timeout => format!("{} within {limit} s", self.what_failed(call)),
-            Kind::Stalled(bytes) => {
-                format!("the response stalled for {limit} s after {bytes} bytes")
-            }
-            Kind::Overdue(None) => format!("{} within {whole} s", self.what_failed(call)),
-            Kind::Overdue(Some(bytes)) => {
-                format!("the response wasn't complete within {whole} s, after {bytes} bytes")
-            }
-            _ => self.what_failed(call),
-        };
+        let mut reason = self.what_failed(call);
+        let is_timeout = self.kind == Kind::Timeout;
+        if is_timeout {
+            let longest = if self.stage == Stage::Resolve { RESOLVE_TIMEOUT } else { call.timeout };
+            let limit = call.timeout.min(call.http.limits.connect).min(longest);
+            reason += &format!(" within {} s", limit.as_secs_f64());
+        }
         if !self.reason.is_empty() {
             reason += &format!(": {}", redact::sanitize(&self.reason));
         }
-        let is_timeout = matches!(self.kind, Kind::Timeout | Kind::Stalled(_) | Kind::Overdue(_));
         let is_temporary = is_timeout || self.kind == Kind::Temporary;
         let (operation, stage) = (call.operation.clone(), self.stage);
         let error = Error::Transport { operation, stage, is_timeout, is_temporary, reason };
@@ -178,9 +180,10 @@ impl TransportError {
     fn describe_tls(&mut self, call: &Call<'_>) {
         let proxy = self.proxy.as_deref().and_then(|proxy| proxy.rsplit_once(':'));
         let host = proxy.map_or(call.http.origin.host.as_str(), |(host, _)| host);
-        let (own_roots, redactor) = (call.http.has_own_roots, call.redactor());
-        let (stage, reason) = certificates::describe(&self.reason, host, own_roots, &redactor);
-        (self.stage, self.reason) = (stage, reason);
+        let roots = call.http.agent.config().tls_config().root_certs();
+        let own_roots = !matches!(roots, RootCerts::WebPki);
+        (self.stage, self.reason) =
+            certificates::describe(&self.reason, host, own_roots, &call.redactor());
     }
 
     fn what_failed(&self, call: &Call<'_>) -> String {
@@ -192,19 +195,10 @@ impl TransportError {
             Stage::Proxy => "no tunnel through",
             Stage::Exchange => "no response from",
         };
-        let to = self.proxy.as_ref().map(|proxy| format!("the proxy {proxy}"));
-        format!("{what} {}", to.as_ref().unwrap_or(&call.http.host))
-    }
-
-    /// The time limit of the stage.
-    fn limit(&self, call: &Call<'_>) -> Duration {
-        let limits = &call.http.limits;
-        let limit = match self.stage {
-            Stage::Resolve => limits.connect.min(RESOLVE_TIMEOUT),
-            Stage::Exchange => limits.read,
-            _ => limits.connect,
-        };
-        call.timeout.min(limit)
+        match &self.proxy {
+            Some(proxy) => format!("{what} the proxy {proxy}"),
+            None => format!("{what} {}", call.http.host),
+        }
     }
 }
 
@@ -252,12 +246,15 @@ mod tests {
                 body: 0,
                 retries: 0,
             },
-            has_own_roots: false,
             events: Events::default(),
         };
         let operation = Operation::Read { resource: "datasets/".to_owned() };
         test(&Call::new(&http, operation, "/v1/datasets/".to_owned(), Vec::new()))
     }
+
+    const ALWAYS: [bool; 2] = [true, true];
+    const IF_IDEMPOTENT: [bool; 2] = [true, false];
+    const NEVER: [bool; 2] = [false, false];
 
     /// Whether a GET, and whether a POST, may be sent again.
     fn may_repeat(failure: &AttemptError) -> [bool; 2] {
@@ -270,9 +267,6 @@ mod tests {
 
     #[test]
     fn each_failure_says_what_failed_and_may_be_repeated_only_if_it_may_pass() {
-        const ALWAYS: [bool; 2] = [true, true];
-        const IF_IDEMPOTENT: [bool; 2] = [true, false];
-        const NEVER: [bool; 2] = [false, false];
         let new = TransportError::new;
         let at_proxy = |error| TransportError { proxy: Some("p.example:80".to_owned()), ..error };
         let untrusted = "invalid peer certificate: UnknownIssuer";
@@ -302,17 +296,14 @@ mod tests {
                 "no tunnel through the proxy p.example:80: it doesn't speak HTTP",
             ),
             (
-                TransportError::from_ureq(
-                    Stage::Tls,
-                    io_error(io::ErrorKind::InvalidData, untrusted),
-                ),
+                TransportError::at(Stage::Tls, io_error(io::ErrorKind::InvalidData, untrusted)),
                 Stage::Certificate,
                 NEVER,
                 "untrusted certificate of api.example: \
                  not trusted by Mozilla's root certificates",
             ),
             (
-                TransportError::from_ureq(
+                TransportError::at(
                     Stage::Exchange,
                     io_error(io::ErrorKind::ConnectionReset, "reset (os error 104)"),
                 ),
@@ -320,34 +311,30 @@ mod tests {
                 IF_IDEMPOTENT,
                 "no response from api.example: reset",
             ),
-            (
-                new(Stage::Exchange, Kind::Overdue(None), ""),
-                Stage::Exchange,
-                IF_IDEMPOTENT,
-                "no response from api.example within 12 s",
-            ),
-            (
-                new(Stage::Exchange, Kind::Overdue(Some(9)), ""),
-                Stage::Exchange,
-                IF_IDEMPOTENT,
-                "the response wasn't complete within 12 s, after 9 bytes",
-            ),
-            (
-                new(Stage::Exchange, Kind::Stalled(9), ""),
-                Stage::Exchange,
-                IF_IDEMPOTENT,
-                "the response stalled for 5 s after 9 bytes",
-            ),
         ] {
             let failure = with_call(|call| AttemptError::exchange(error, None, call));
-            let Error::Transport { stage: got, is_timeout, ref reason, .. } = failure.error else {
-                panic!("{failure:?}");
-            };
-            assert_eq!((got, may_repeat(&failure), reason.as_str()), (stage, repeated, text));
-            assert_eq!(failure.error.is_temporary(), repeated != NEVER, "{text}");
-            let has_limit = [" 5 s", " 10 s", " 12 s"].iter().any(|limit| text.contains(limit));
-            assert_eq!(is_timeout, has_limit, "{text}");
+            assert_transport(&failure, stage, repeated, text);
         }
+        for (limit, received, text) in [
+            (Timeout::Global, None, "no response from api.example within 12 s"),
+            (Timeout::Global, Some(9), "the response wasn't complete within 12 s, after 9 bytes"),
+            (Timeout::RecvResponse, None, "no response from api.example within 5 s"),
+            (Timeout::PerRead, Some(9), "the response stalled for 5 s after 9 bytes"),
+        ] {
+            let error = ureq::Error::Timeout(limit);
+            let failure = with_call(|call| AttemptError::exchange(error, received, call));
+            assert_transport(&failure, Stage::Exchange, IF_IDEMPOTENT, text);
+        }
+    }
+
+    fn assert_transport(failure: &AttemptError, stage: Stage, repeated: [bool; 2], text: &str) {
+        let Error::Transport { stage: got, is_timeout, ref reason, .. } = failure.error else {
+            panic!("{failure:?}");
+        };
+        assert_eq!((got, may_repeat(failure), reason.as_str()), (stage, repeated, text));
+        assert_eq!(failure.error.is_temporary(), repeated != NEVER, "{text}");
+        let has_limit = [" 5 s", " 10 s", " 12 s"].iter().any(|limit| text.contains(limit));
+        assert_eq!(is_timeout, has_limit, "{text}");
     }
 
     #[test]
@@ -392,7 +379,7 @@ mod tests {
             (io_error(io::ErrorKind::ConnectionReset, "reset"), true),
             (io_error(io::ErrorKind::InvalidData, "received fatal alert: InternalError"), false),
         ] {
-            let error = TransportError::from_ureq(Stage::Exchange, error);
+            let error = TransportError::at(Stage::Exchange, error);
             let error = TransportError { was_idle: true, ..error };
             let failure = with_call(|call| AttemptError::exchange(error, None, call));
             assert_eq!(failure.was_idle, was_idle);

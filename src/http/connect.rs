@@ -1,16 +1,13 @@
 //! TCP connections to a host with several addresses, some of which may be dead.
 
-use std::{net::SocketAddr, sync::Mutex, time::Duration};
+use std::{net::SocketAddr, time::Duration};
 
 use ureq::http::Uri;
 use ureq::unversioned::transport::time::{self, Instant};
-use ureq::unversioned::transport::{
-    Buffers, ConnectionDetails, Connector, NextTimeout, TcpConnector, Transport,
-};
+use ureq::unversioned::transport::{Buffers, ConnectionDetails, NextTimeout, Transport};
 
 use super::attempt::{Kind, TransportError, system_message};
-use super::lock;
-use crate::{error::Stage, event::Event, event::Events};
+use crate::error::Stage;
 
 /// A connection to the next hop, or what was laid over it.
 pub(crate) type Stream = Box<dyn Transport>;
@@ -23,13 +20,13 @@ pub(crate) type Stream = Box<dyn Transport>;
 #[derive(Debug)]
 pub(crate) struct Hop(pub(crate) Stream);
 
-/// How late a time limit may be.
+/// How late a time limit may be: a part of a second.
 const TIMEOUT_STEP: Duration = Duration::from_millis(100);
 
 fn in_steps(mut timeout: NextTimeout) -> NextTimeout {
     if let time::Duration::Exact(after) = timeout.after {
-        let steps = after.as_nanos().div_ceil(TIMEOUT_STEP.as_nanos());
-        timeout.after = TIMEOUT_STEP.saturating_mul(steps.try_into().unwrap_or(u32::MAX)).into();
+        let nanos = after.subsec_nanos().next_multiple_of(TIMEOUT_STEP.subsec_nanos());
+        timeout.after = Duration::new(after.as_secs(), nanos).into();
     }
     timeout
 }
@@ -57,17 +54,8 @@ const FIRST_ROUND: Duration = Duration::from_millis(333);
 
 /// What is left of the time limit that `details` came with.
 pub(crate) fn time_left(details: &ConnectionDetails) -> Duration {
-    let elapsed = match details.now {
-        Instant::Exact(start) => start.elapsed(),
-        _ => Duration::ZERO,
-    };
-    details.timeout.after.saturating_sub(elapsed)
-}
-
-/// The port of a URL, or that of its scheme (RFC 9110, section 4.2).
-pub(crate) fn port(uri: &Uri) -> u16 {
-    let default = if uri.scheme_str() == Some("http") { 80 } else { 443 };
-    uri.port_u16().unwrap_or(default)
+    let Instant::Exact(start) = details.now else { return *details.timeout.after };
+    details.timeout.after.saturating_sub(start.elapsed())
 }
 
 /// The details of one step on the way to a connection, within the same time limit.
@@ -88,40 +76,8 @@ pub(crate) fn step<'a>(details: &'a ConnectionDetails<'a>, uri: &'a Uri) -> Conn
     }
 }
 
-/// Connects to the first of a host's addresses that accepts.
-pub(crate) struct AddressConnector {
-    tcp: TcpConnector,
-    last_used: Mutex<Option<SocketAddr>>,
-    events: Events,
-}
-
-impl AddressConnector {
-    pub(crate) fn new(events: Events) -> Self {
-        Self { tcp: TcpConnector::default(), last_used: Mutex::default(), events }
-    }
-
-    pub(crate) fn connect(
-        &self,
-        addresses: &[SocketAddr],
-        details: &ConnectionDetails,
-    ) -> Result<Stream, TransportError> {
-        let candidates = in_order(addresses, *lock(&self.last_used));
-        let connect = |address, limit: Duration| {
-            let mut details = step(details, details.uri);
-            details.addrs.push(address);
-            (details.now, details.timeout.after) = (Instant::now(), limit.into());
-            let transport = self.tcp.connect(&details, None::<()>)?;
-            *lock(&self.last_used) = Some(address);
-            let host = details.uri.host().unwrap_or_default();
-            self.events.emit(&Event::Connected { host, address });
-            Ok(Hop(transport.ok_or(ureq::Error::ConnectionFailed)?.boxed()).boxed())
-        };
-        first_of(candidates, || time_left(details), connect)
-    }
-}
-
 /// Calls `connect` with addresses and limits until one succeeds or no time is left.
-fn first_of<T>(
+pub(crate) fn first_of<T>(
     mut candidates: Vec<SocketAddr>,
     left: impl Fn() -> Duration,
     mut connect: impl FnMut(SocketAddr, Duration) -> Result<T, ureq::Error>,
@@ -151,7 +107,7 @@ fn first_of<T>(
 
 /// Sorts addresses by the family in turn, beginning with that of the first (RFC 8305,
 /// section 4). The address that was used last is the first of all.
-fn in_order(addresses: &[SocketAddr], last_used: Option<SocketAddr>) -> Vec<SocketAddr> {
+pub(crate) fn in_order(addresses: &[SocketAddr], last_used: Option<SocketAddr>) -> Vec<SocketAddr> {
     let ipv6_first = addresses.first().is_some_and(SocketAddr::is_ipv6);
     let (first, second): (Vec<SocketAddr>, Vec<SocketAddr>) =
         addresses.iter().partition(|address| address.is_ipv6() == ipv6_first);

@@ -63,7 +63,6 @@ pub(crate) struct Http {
     /// The origin's host, with its port where that isn't the usual one.
     pub(crate) host: String,
     pub(crate) limits: Limits,
-    pub(crate) has_own_roots: bool,
     pub(crate) events: Events,
 }
 

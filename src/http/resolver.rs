@@ -6,7 +6,9 @@ use std::sync::{Arc, Condvar, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 use std::{io, thread};
 
-use super::attempt::{Kind, TransportError, system_message};
+use ureq::{http::Uri, unversioned::resolver::DefaultResolver};
+
+use super::attempt::{Kind, TransportError};
 use super::{RESOLVE_TIMEOUT, lock};
 use crate::error::Stage;
 use crate::event::{Event, Events};
@@ -20,26 +22,42 @@ pub(crate) const POOL_IDLE_TIMEOUT: Duration = Duration::from_secs(15);
 /// is no more than one such thread to leave behind.
 pub(crate) struct CachingResolver {
     resolve: Box<Resolve>,
-    latest: Mutex<Option<Lookup>>,
+    latest: Mutex<Lookup>,
     finished: Condvar,
-    events: Events,
+    pub(crate) events: Events,
 }
 
 /// Returns the addresses of a `host:port`.
 type Resolve = dyn Fn(&str) -> io::Result<Vec<SocketAddr>> + Send + Sync;
 
-enum Lookup {
-    Running,
-    /// What came of it, and how long that is good for.
-    Finished(Outcome, Instant),
+type Outcome = Result<Vec<SocketAddr>, TransportError>;
+
+/// The latest lookup.
+struct Lookup {
+    is_running: bool,
+    /// What came of it, or of the one before it while it is running.
+    outcome: Outcome,
+    /// How long addresses are good for.
+    expiry: Instant,
 }
 
-/// The addresses, or the operating system's message.
-type Outcome = Result<Vec<SocketAddr>, String>;
+impl Lookup {
+    /// Whether there are addresses, or will be, without another lookup.
+    fn is_usable(&self) -> bool {
+        self.is_running || self.outcome.is_ok() && Instant::now() < self.expiry
+    }
+}
 
 /// The operating system's resolver.
-pub(crate) fn system(name: &str) -> io::Result<Vec<SocketAddr>> {
-    name.to_socket_addrs().map(Iterator::collect)
+pub(crate) fn system(events: Events) -> CachingResolver {
+    CachingResolver::new(|name| name.to_socket_addrs().map(Iterator::collect), events)
+}
+
+/// The `host:port` of a URL.
+pub(crate) fn host_and_port(uri: &Uri) -> String {
+    let parts = uri.scheme().zip(uri.authority());
+    let text = parts.and_then(|(scheme, host)| DefaultResolver::host_and_port(scheme, host));
+    text.unwrap_or_default()
 }
 
 impl CachingResolver {
@@ -47,81 +65,62 @@ impl CachingResolver {
         resolve: impl Fn(&str) -> io::Result<Vec<SocketAddr>> + Send + Sync + 'static,
         events: Events,
     ) -> Self {
-        let (latest, finished) = (Mutex::default(), Condvar::new());
+        let nothing = Lookup { is_running: false, outcome: Ok(vec![]), expiry: Instant::now() };
+        let (latest, finished) = (Mutex::new(nothing), Condvar::new());
         Self { resolve: Box::new(resolve), latest, finished, events }
     }
 
-    /// Returns the addresses of a host, which is a name or, in a URL's form, an address.
-    pub(crate) fn addresses(
-        self: &Arc<Self>,
-        host: &str,
-        port: u16,
-        limit: Duration,
-    ) -> Result<Vec<SocketAddr>, TransportError> {
-        let name = format!("{host}:{port}");
+    /// Returns the addresses of a URL's host, which is a name or an address.
+    pub(crate) fn addresses(self: &Arc<Self>, uri: &Uri, limit: Duration) -> Outcome {
+        let name = host_and_port(uri);
         if let Ok(address) = name.parse() {
             return Ok(vec![address]);
         }
-        let (kind, reason) = match self.look_up(host, name, limit) {
-            Some(Ok(addresses)) => return Ok(addresses),
-            Some(Err(reason)) => (Kind::Temporary, reason),
-            None => (Kind::Timeout, String::new()),
-        };
-        Err(TransportError::new(Stage::Resolve, kind, reason))
+        let host = uri.host().unwrap_or_default();
+        // Nobody is told of events with the lock held.
+        let is_recent = lock(&self.latest).is_usable();
+        if !is_recent {
+            self.events.emit(&Event::Resolving { host });
+        }
+        let addresses = self.look_up(name, limit)?;
+        if !is_recent {
+            self.events.emit(&Event::Resolved { host, addresses: &addresses });
+        }
+        Ok(addresses)
     }
 
     /// Lets the next connection look the name up again: an address may have gone stale.
     pub(crate) fn forget(&self) {
-        if let Some(Lookup::Finished(_, expiry)) = &mut *lock(&self.latest) {
-            *expiry = Instant::now();
-        }
+        lock(&self.latest).expiry = Instant::now();
     }
 
     /// Waits for the lookup that goes on or is recent, or for another.
-    fn look_up(self: &Arc<Self>, host: &str, name: String, limit: Duration) -> Option<Outcome> {
-        // Nobody is told of events with the lock held.
-        let is_recent = is_usable(&lock(&self.latest));
-        if !is_recent {
-            self.events.emit(&Event::Resolving { host });
-        }
+    fn look_up(self: &Arc<Self>, name: String, limit: Duration) -> Outcome {
         let mut latest = lock(&self.latest);
-        if !is_usable(&latest) {
-            if let Err(error) = self.start(name) {
-                return Some(Err(system_message(&error)));
-            }
-            *latest = Some(Lookup::Running);
+        if !latest.is_usable() {
+            self.start(name).map_err(|error| TransportError::at(Stage::Resolve, error))?;
+            latest.is_running = true;
         }
-        let is_running = |latest: &mut Option<Lookup>| matches!(latest, Some(Lookup::Running));
         let limit = limit.min(RESOLVE_TIMEOUT);
-        let waited = self.finished.wait_timeout_while(latest, limit, is_running);
-        let (latest, _) = waited.unwrap_or_else(PoisonError::into_inner);
-        let Some(Lookup::Finished(outcome, _)) = &*latest else { return None };
-        let outcome = outcome.clone();
-        drop(latest);
-        if let (false, Ok(addresses)) = (is_recent, &outcome) {
-            self.events.emit(&Event::Resolved { host, addresses });
+        let waited = self.finished.wait_timeout_while(latest, limit, |latest| latest.is_running);
+        let (latest, waited) = waited.unwrap_or_else(PoisonError::into_inner);
+        if waited.timed_out() {
+            return Err(TransportError::new(Stage::Resolve, Kind::Timeout, ""));
         }
-        Some(outcome)
+        latest.outcome.clone()
     }
 
     fn start(self: &Arc<Self>, name: String) -> io::Result<()> {
         let resolver = Arc::clone(self);
         // The builder, as thread::spawn panics where there can be no thread.
         let thread = thread::Builder::new().spawn(move || {
-            let outcome = (resolver.resolve)(&name).map_err(|error| system_message(&error));
+            let outcome = (resolver.resolve)(&name);
+            let outcome = outcome.map_err(|error| TransportError::at(Stage::Resolve, error));
             let expiry = Instant::now() + POOL_IDLE_TIMEOUT;
-            *lock(&resolver.latest) = Some(Lookup::Finished(outcome, expiry));
+            *lock(&resolver.latest) = Lookup { is_running: false, outcome, expiry };
             resolver.finished.notify_all();
         });
         thread.map(drop)
-    }
-}
-
-fn is_usable(lookup: &Option<Lookup>) -> bool {
-    match lookup {
-        None => false,
-        Some(Lookup::Running) => true,
-        Some(Lookup::Finished(outcome, expiry)) => outcome.is_ok() && Instant::now() < *expiry,
     }
 }
 
@@ -156,7 +155,7 @@ mod tests {
         resolver: &Arc<CachingResolver>,
         limit: Duration,
     ) -> Result<SocketAddr, (bool, String)> {
-        match resolver.addresses("api.example", 443, limit) {
+        match resolver.addresses(&Uri::from_static("https://api.example"), limit) {
             Ok(addresses) => Ok(addresses[0]),
             Err(error) => {
                 assert_eq!((error.stage, &error.proxy), (Stage::Resolve, &None));
@@ -238,8 +237,10 @@ mod tests {
     #[test]
     fn an_address_is_not_looked_up() {
         let (resolver, questions, _answers) = scripted();
-        for (host, expected) in [("127.0.0.1", "127.0.0.1:80"), ("[::1]", "[::1]:80")] {
-            let found = resolver.addresses(host, 80, LONG).unwrap();
+        for (url, expected) in
+            [("http://127.0.0.1", "127.0.0.1:80"), ("https://[::1]:80", "[::1]:80")]
+        {
+            let found = resolver.addresses(&Uri::from_static(url), LONG).unwrap();
             assert_eq!(found, [expected.parse().unwrap()]);
         }
         assert_eq!(questions.try_iter().count(), 0);

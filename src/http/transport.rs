@@ -3,32 +3,27 @@
 //!
 //! All of `http` that is below ureq uses what ureq marks as unversioned; nothing else does.
 
-use std::{fmt, io, sync::Arc};
+use std::sync::{Arc, Mutex};
+use std::{fmt, io, net::SocketAddr, time::Duration};
 
 use ureq::unversioned::resolver::{ResolvedSocketAddrs, Resolver};
 use ureq::unversioned::transport::{
-    Buffers, ConnectionDetails, Connector, NextTimeout, RustlsConnector, Transport,
+    Buffers, ConnectionDetails, Connector, NextTimeout, RustlsConnector, TcpConnector, Transport,
+    time::Instant,
 };
 use ureq::{Proxy, config::Config, http::Uri};
 
 use super::attempt::{Kind, TransportError};
-use super::connect::{AddressConnector, Stream, port, step, time_left};
-use super::resolver::{self, CachingResolver};
-use super::tunnel;
-use crate::{error::Stage, event::Events};
+use super::connect::{Hop, Stream, first_of, in_order, step, time_left};
+use super::resolver::{CachingResolver, host_and_port};
+use super::{lock, tunnel};
+use crate::{error::Stage, event::Event};
 
 /// Makes an agent whose errors are [`TransportError`]s wherever it matters how far the
 /// request got.
-pub(crate) fn agent(config: Config, events: &Events) -> ureq::Agent {
-    agent_with(config, CachingResolver::new(resolver::system, events.clone()), events)
-}
-
-fn agent_with(config: Config, resolver: CachingResolver, events: &Events) -> ureq::Agent {
-    let connector = TrackedConnector {
-        resolver: Arc::new(resolver),
-        tcp: AddressConnector::new(events.clone()),
-        tls: RustlsConnector::default(),
-    };
+pub(crate) fn agent(config: Config, resolver: CachingResolver) -> ureq::Agent {
+    let (last_used, tls) = (Mutex::default(), RustlsConnector::default());
+    let connector = TrackedConnector { resolver: Arc::new(resolver), last_used, tls };
     ureq::Agent::with_parts(config, connector, NoResolver)
 }
 
@@ -51,7 +46,8 @@ impl Resolver for NoResolver {
 /// Makes connections, through a proxy if there is one.
 struct TrackedConnector {
     resolver: Arc<CachingResolver>,
-    tcp: AddressConnector,
+    /// The address that the latest connection was made to.
+    last_used: Mutex<Option<SocketAddr>>,
     tls: RustlsConnector,
 }
 
@@ -70,43 +66,67 @@ impl Connector for TrackedConnector {
 
 impl TrackedConnector {
     fn open(&self, details: &ConnectionDetails) -> Result<Stream, TransportError> {
-        let to_host = step(details, details.uri);
-        let stream = match details.config.proxy() {
-            None => self.connect(&to_host)?,
-            Some(proxy) => self.tunnel(&to_host, proxy).map_err(|error| {
-                let proxy = Some(format!("{}:{}", proxy.host(), proxy.port()));
-                TransportError { proxy, ..error }
-            })?,
+        let Some(proxy) = details.config.proxy() else {
+            return self.connect(details, details.uri);
         };
-        self.handshake(&to_host, stream)
+        let stream = self.tunnel(details, proxy).map_err(|error| {
+            let proxy = Some(host_and_port(proxy.uri()));
+            TransportError { proxy, ..error }
+        })?;
+        self.handshake(details, details.uri, stream)
     }
 
     /// Whatever fails in here is the proxy's failure. It also resolves the host.
     fn tunnel(&self, details: &ConnectionDetails, proxy: &Proxy) -> Result<Stream, TransportError> {
-        let to_proxy = step(details, proxy.uri());
-        let stream = self.handshake(&to_proxy, self.connect(&to_proxy)?)?;
-        tunnel::open(stream, details, proxy)
+        tunnel::open(self.connect(details, proxy.uri())?, details, proxy)
     }
 
-    fn connect(&self, to: &ConnectionDetails) -> Result<Stream, TransportError> {
-        let host = to.uri.host().unwrap_or_default();
-        let mut addresses = self.resolver.addresses(host, port(to.uri), time_left(to))?;
+    /// Connects to the host of a URL, to the first of its addresses that accepts.
+    fn connect(&self, details: &ConnectionDetails, uri: &Uri) -> Result<Stream, TransportError> {
+        let addresses = self.addresses(details, uri)?;
+        let candidates = in_order(&addresses, *lock(&self.last_used));
+        let connect = |address, limit: Duration| {
+            let mut details = step(details, uri);
+            details.addrs.push(address);
+            (details.now, details.timeout.after) = (Instant::now(), limit.into());
+            let transport = TcpConnector::default().connect(&details, None::<()>)?;
+            *lock(&self.last_used) = Some(address);
+            let host = uri.host().unwrap_or_default();
+            self.resolver.events.emit(&Event::Connected { host, address });
+            Ok(Hop(transport.ok_or(ureq::Error::ConnectionFailed)?.boxed()).boxed())
+        };
+        let stream = first_of(candidates, || time_left(details), connect)?;
+        self.handshake(details, uri, stream)
+    }
+
+    fn addresses(
+        &self,
+        details: &ConnectionDetails,
+        uri: &Uri,
+    ) -> Result<Vec<SocketAddr>, TransportError> {
+        let mut addresses = self.resolver.addresses(uri, time_left(details))?;
         // Plain http stays on this machine, whatever a hosts file says of localhost.
-        let is_plain = to.uri.scheme_str() == Some("http") && to.config.proxy().is_none();
-        addresses.retain(|address| !is_plain || address.ip().to_canonical().is_loopback());
-        if is_plain && addresses.is_empty() {
-            let reason = "it isn't this machine, and plain http goes nowhere else";
-            return Err(TransportError::new(Stage::Connect, Kind::Final, reason));
+        if uri.scheme_str() == Some("http") && details.config.proxy().is_none() {
+            addresses.retain(|address| address.ip().to_canonical().is_loopback());
+            if addresses.is_empty() {
+                let reason = "it isn't this machine, and plain http goes nowhere else";
+                return Err(TransportError::new(Stage::Connect, Kind::Final, reason));
+            }
         }
-        self.tcp.connect(&addresses, to)
+        Ok(addresses)
     }
 
     /// Makes the TLS handshake where the URL is https. All connections share its set-up.
-    fn handshake(&self, to: &ConnectionDetails, stream: Stream) -> Result<Stream, TransportError> {
-        let over_tls = self.tls.connect(to, Some(stream));
+    fn handshake(
+        &self,
+        details: &ConnectionDetails,
+        uri: &Uri,
+        stream: Stream,
+    ) -> Result<Stream, TransportError> {
+        let over_tls = self.tls.connect(&step(details, uri), Some(stream));
         let over_tls = over_tls.and_then(|over_tls| over_tls.ok_or(ureq::Error::ConnectionFailed));
         over_tls.map(Transport::boxed).map_err(|error| {
-            let mut error = TransportError::from_ureq(Stage::Tls, error);
+            let mut error = TransportError::at(Stage::Tls, error);
             // The connection's own failure, such as a reset.
             if error.kind == Kind::Temporary {
                 error.stage = Stage::Connect;
@@ -135,11 +155,12 @@ struct TrackedTransport {
 }
 
 impl TrackedTransport {
-    fn no_response(&self, error: ureq::Error) -> ureq::Error {
-        if let ureq::Error::Timeout(_) = error {
+    /// What a failure is to ureq: if no byte of the response has come, one of ours.
+    fn failure(&self, error: ureq::Error) -> ureq::Error {
+        if !self.awaits_response || matches!(error, ureq::Error::Timeout(_)) {
             return error;
         }
-        let error = TransportError::from_ureq(Stage::Exchange, error);
+        let error = TransportError::at(Stage::Exchange, error);
         TransportError { was_idle: self.reused, ..error }.into()
     }
 }
@@ -151,20 +172,16 @@ impl Transport for TrackedTransport {
 
     fn transmit_output(&mut self, amount: usize, timeout: NextTimeout) -> Result<(), ureq::Error> {
         self.awaits_response = true;
-        let sent = self.inner.transmit_output(amount, timeout);
-        sent.map_err(|error| self.no_response(error))
+        self.inner.transmit_output(amount, timeout).map_err(|error| self.failure(error))
     }
 
     fn await_input(&mut self, timeout: NextTimeout) -> Result<bool, ureq::Error> {
-        let came = match self.inner.await_input(timeout) {
-            came if !self.awaits_response => return came,
-            Ok(false) => Err(io::Error::from(io::ErrorKind::UnexpectedEof).into()),
-            came => came,
-        };
-        if came.is_ok() {
-            (self.awaits_response, self.reused) = (false, true);
+        let came = self.inner.await_input(timeout).map_err(|error| self.failure(error))?;
+        if self.awaits_response && !came {
+            return Err(self.failure(io::Error::from(io::ErrorKind::UnexpectedEof).into()));
         }
-        came.map_err(|error| self.no_response(error))
+        (self.awaits_response, self.reused) = (false, true);
+        Ok(came)
     }
 
     fn is_open(&mut self) -> bool {
@@ -179,12 +196,13 @@ impl Transport for TrackedTransport {
 #[cfg(test)]
 mod tests {
     use std::io::{Read, Write};
-    use std::net::{SocketAddr, TcpListener, TcpStream};
+    use std::net::{TcpListener, TcpStream};
     use std::sync::atomic::{AtomicUsize, Ordering};
     use std::thread;
-    use std::time::{Duration, Instant};
+    use std::time::Instant;
 
     use super::*;
+    use crate::event::Events;
 
     /// Resolves each lookup to the next of these answers, and the last one over again.
     fn answers(answers: impl Into<Vec<Vec<SocketAddr>>>) -> CachingResolver {
@@ -199,7 +217,7 @@ mod tests {
     fn agent_for(addresses: &[SocketAddr], connect_limit: Duration) -> ureq::Agent {
         let config =
             ureq::Agent::config_builder().proxy(None).timeout_connect(Some(connect_limit)).build();
-        agent_with(config, answers([addresses.to_vec()]), &Events::default())
+        agent(config, answers([addresses.to_vec()]))
     }
 
     fn connect_error(result: Result<impl Sized, ureq::Error>) -> TransportError {
@@ -296,7 +314,7 @@ mod tests {
         let (good, _) = serve(listen(13));
         let config = ureq::Agent::config_builder().proxy(None).build();
         let moved = answers([vec![closed(14)], vec![good]]);
-        let agent = agent_with(config, moved, &Events::default());
+        let agent = agent(config, moved);
         connect_error(agent.get(URL).call());
         agent.get(URL).call().unwrap();
     }
@@ -323,7 +341,7 @@ mod tests {
         let proxy = ureq::Proxy::new("http://proxy.example:3128").unwrap();
         for proxy in [None, Some(proxy)] {
             let config = ureq::Agent::config_builder().proxy(proxy).build();
-            let agent = agent_with(config, answers([vec![elsewhere]]), &Events::default());
+            let agent = agent(config, answers([vec![elsewhere]]));
             let error = connect_error(agent.get("https://api.example/").call());
             assert_eq!((error.stage, error.kind), (Stage::Connect, Kind::Temporary), "{error:?}");
         }
@@ -349,7 +367,7 @@ mod tests {
         let config = || ureq::Agent::config_builder().proxy(None);
         for config in [config().timeout_connect(short), config().timeout_global(short)] {
             let resolver = CachingResolver::new(hanging, Events::default());
-            let agent = agent_with(config.build(), resolver, &Events::default());
+            let agent = agent(config.build(), resolver);
             let error = connect_error(agent.get(URL).call());
             assert_eq!((error.stage, error.kind), (Stage::Resolve, Kind::Timeout), "{error:?}");
         }

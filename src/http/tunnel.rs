@@ -10,8 +10,9 @@ use ureq::unversioned::transport::{ConnectionDetails, NextTimeout, Transport, Tr
 use ureq::{Proxy, config::AutoHeaderValue, http::StatusCode};
 
 use super::attempt::{Kind, TransportError};
-use super::connect::{Hop, Stream, port, time_left};
+use super::connect::{Hop, Stream, time_left};
 use super::redact::base64;
+use super::resolver::host_and_port;
 use crate::error::{Stage, is_temporary_status};
 
 /// The longest head of a response that is read, in bytes.
@@ -26,7 +27,7 @@ pub(crate) fn open(
     let mut stream = TransportAdapter::new(stream, details.current_time.clone());
     // Of the adapter's reads and writes all together.
     stream.set_timeout(NextTimeout { after: time_left(details).into(), ..details.timeout });
-    let no_response = |error: io::Error| TransportError::from_ureq(Stage::Proxy, error.into());
+    let no_response = |error: io::Error| TransportError::at(Stage::Proxy, error);
     stream.write_all(request(details, proxy).as_bytes()).map_err(no_response)?;
     let mut status = Some(100);
     // After these, more is to come (RFC 9110, section 15.2).
@@ -46,8 +47,7 @@ pub(crate) fn open(
 }
 
 fn request(details: &ConnectionDetails, proxy: &Proxy) -> String {
-    let host = details.uri.host().unwrap_or_default();
-    let target = format!("{host}:{}", port(details.uri));
+    let target = host_and_port(details.uri);
     let mut request = format!("CONNECT {target} HTTP/1.1\r\nHost: {target}\r\n");
     if let AutoHeaderValue::Provided(agent) = details.config.user_agent() {
         request += &format!("User-Agent: {agent}\r\n");
@@ -68,13 +68,10 @@ fn basic(user: &str, password: &str) -> String {
 /// Reads a response up to the empty line after its headers, and nothing of what follows;
 /// `None` for what isn't HTTP or has no end.
 fn read_head(stream: &mut impl Read) -> io::Result<Option<Vec<u8>>> {
-    let mut head = Vec::new();
+    let (mut head, mut byte) = (Vec::new(), [0]);
     while !head.ends_with(b"\n\r\n") && !head.ends_with(b"\n\n") {
-        // A byte of the transport's buffer.
-        let mut byte = [0];
-        if stream.read(&mut byte)? == 0 {
-            return Err(io::ErrorKind::UnexpectedEof.into());
-        }
+        // Out of the transport's buffer.
+        stream.read_exact(&mut byte)?;
         head.extend(byte);
         let is_http = head.iter().zip(b"HTTP/1.").all(|(a, b)| a == b);
         if !is_http || head.len() > MAX_HEAD {
