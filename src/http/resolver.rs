@@ -30,13 +30,13 @@ pub(crate) struct CachingResolver {
 /// Returns the addresses of a `host:port`.
 type Resolve = dyn Fn(&str) -> io::Result<Vec<SocketAddr>> + Send + Sync;
 
-type Outcome = Result<Vec<SocketAddr>, TransportError>;
+pub(crate) type Addresses = Result<Vec<SocketAddr>, TransportError>;
 
 /// The latest lookup.
 struct Lookup {
     is_running: bool,
     /// What came of it, or of the one before it while it is running.
-    outcome: Outcome,
+    addresses: Addresses,
     /// How long addresses are good for.
     expiry: Instant,
 }
@@ -44,13 +44,14 @@ struct Lookup {
 impl Lookup {
     /// Whether there are addresses, or will be, without another lookup.
     fn is_usable(&self) -> bool {
-        self.is_running || self.outcome.is_ok() && Instant::now() < self.expiry
+        self.is_running || self.addresses.is_ok() && Instant::now() < self.expiry
     }
 }
 
 /// The operating system's resolver.
 pub(crate) fn system(events: Events) -> CachingResolver {
-    CachingResolver::new(|name| name.to_socket_addrs().map(Iterator::collect), events)
+    let resolve = |name: &str| name.to_socket_addrs().map(Iterator::collect);
+    CachingResolver::new(Box::new(resolve), events)
 }
 
 /// The `host:port` of a URL.
@@ -61,17 +62,13 @@ pub(crate) fn host_and_port(uri: &Uri) -> String {
 }
 
 impl CachingResolver {
-    pub(crate) fn new(
-        resolve: impl Fn(&str) -> io::Result<Vec<SocketAddr>> + Send + Sync + 'static,
-        events: Events,
-    ) -> Self {
-        let nothing = Lookup { is_running: false, outcome: Ok(vec![]), expiry: Instant::now() };
-        let (latest, finished) = (Mutex::new(nothing), Condvar::new());
-        Self { resolve: Box::new(resolve), latest, finished, events }
+    pub(crate) fn new(resolve: Box<Resolve>, events: Events) -> Self {
+        let nothing = Lookup { is_running: false, addresses: Ok(vec![]), expiry: Instant::now() };
+        Self { resolve, latest: Mutex::new(nothing), finished: Condvar::new(), events }
     }
 
     /// Returns the addresses of a URL's host, which is a name or an address.
-    pub(crate) fn addresses(self: &Arc<Self>, uri: &Uri, limit: Duration) -> Outcome {
+    pub(crate) fn addresses(self: &Arc<Self>, uri: &Uri, limit: Duration) -> Addresses {
         let name = host_and_port(uri);
         if let Ok(address) = name.parse() {
             return Ok(vec![address]);
@@ -95,7 +92,7 @@ impl CachingResolver {
     }
 
     /// Waits for the lookup that goes on or is recent, or for another.
-    fn look_up(self: &Arc<Self>, name: String, limit: Duration) -> Outcome {
+    fn look_up(self: &Arc<Self>, name: String, limit: Duration) -> Addresses {
         let mut latest = lock(&self.latest);
         if !latest.is_usable() {
             self.start(name).map_err(|error| TransportError::at(Stage::Resolve, error))?;
@@ -107,17 +104,17 @@ impl CachingResolver {
         if waited.timed_out() {
             return Err(TransportError::new(Stage::Resolve, Kind::Timeout, ""));
         }
-        latest.outcome.clone()
+        latest.addresses.clone()
     }
 
     fn start(self: &Arc<Self>, name: String) -> io::Result<()> {
         let resolver = Arc::clone(self);
         // The builder, as thread::spawn panics where there can be no thread.
         let thread = thread::Builder::new().spawn(move || {
-            let outcome = (resolver.resolve)(&name);
-            let outcome = outcome.map_err(|error| TransportError::at(Stage::Resolve, error));
+            let addresses = (resolver.resolve)(&name);
+            let addresses = addresses.map_err(|error| TransportError::at(Stage::Resolve, error));
             let expiry = Instant::now() + POOL_IDLE_TIMEOUT;
-            *lock(&resolver.latest) = Lookup { is_running: false, outcome, expiry };
+            *lock(&resolver.latest) = Lookup { is_running: false, addresses, expiry };
             resolver.finished.notify_all();
         });
         thread.map(drop)
@@ -148,7 +145,7 @@ mod tests {
             let answer = lock(&answers).recv().unwrap();
             answer.map(|address| vec![address]).map_err(io::Error::other)
         };
-        (Arc::new(CachingResolver::new(resolve, events)), questions, sender)
+        (Arc::new(CachingResolver::new(Box::new(resolve), events)), questions, sender)
     }
 
     fn find(

@@ -15,7 +15,7 @@ use ureq::{Proxy, config::Config, http::Uri};
 
 use super::attempt::{Kind, TransportError};
 use super::connect::{Hop, Stream, first_of, in_order, step, time_left};
-use super::resolver::{CachingResolver, host_and_port};
+use super::resolver::{Addresses, CachingResolver, host_and_port};
 use super::{lock, tunnel};
 use crate::{error::Stage, event::Event};
 
@@ -59,30 +59,33 @@ impl Connector for TrackedConnector {
         details: &ConnectionDetails,
         _: Option<()>,
     ) -> Result<Option<Self::Out>, ureq::Error> {
-        let inner = self.open(details).inspect_err(|_| self.resolver.forget())?;
+        let stream = match details.config.proxy() {
+            None => self.connect_to(details, details.uri),
+            Some(proxy) => self.connect_through(proxy, details),
+        };
+        let inner = stream.inspect_err(|_| self.resolver.forget())?;
         Ok(Some(TrackedTransport { inner, awaits_response: false, reused: false }))
     }
 }
 
 impl TrackedConnector {
-    fn open(&self, details: &ConnectionDetails) -> Result<Stream, TransportError> {
-        let Some(proxy) = details.config.proxy() else {
-            return self.connect(details, details.uri);
-        };
-        let stream = self.tunnel(details, proxy).map_err(|error| {
+    fn connect_through(
+        &self,
+        proxy: &Proxy,
+        details: &ConnectionDetails,
+    ) -> Result<Stream, TransportError> {
+        let stream = self.connect_to(details, proxy.uri());
+        let tunnel = stream.and_then(|stream| tunnel::open(stream, details, proxy));
+        // Whatever failed so far is the proxy's failure. It also resolves the host.
+        let tunnel = tunnel.map_err(|error| {
             let proxy = Some(host_and_port(proxy.uri()));
             TransportError { proxy, ..error }
         })?;
-        self.handshake(details, details.uri, stream)
-    }
-
-    /// Whatever fails in here is the proxy's failure. It also resolves the host.
-    fn tunnel(&self, details: &ConnectionDetails, proxy: &Proxy) -> Result<Stream, TransportError> {
-        tunnel::open(self.connect(details, proxy.uri())?, details, proxy)
+        self.handshake(&step(details, details.uri), tunnel)
     }
 
     /// Connects to the host of a URL, to the first of its addresses that accepts.
-    fn connect(&self, details: &ConnectionDetails, uri: &Uri) -> Result<Stream, TransportError> {
+    fn connect_to(&self, details: &ConnectionDetails, uri: &Uri) -> Result<Stream, TransportError> {
         let addresses = self.addresses(details, uri)?;
         let candidates = in_order(&addresses, *lock(&self.last_used));
         let connect = |address, limit: Duration| {
@@ -96,14 +99,10 @@ impl TrackedConnector {
             Ok(Hop(transport.ok_or(ureq::Error::ConnectionFailed)?.boxed()).boxed())
         };
         let stream = first_of(candidates, || time_left(details), connect)?;
-        self.handshake(details, uri, stream)
+        self.handshake(&step(details, uri), stream)
     }
 
-    fn addresses(
-        &self,
-        details: &ConnectionDetails,
-        uri: &Uri,
-    ) -> Result<Vec<SocketAddr>, TransportError> {
+    fn addresses(&self, details: &ConnectionDetails, uri: &Uri) -> Addresses {
         let mut addresses = self.resolver.addresses(uri, time_left(details))?;
         // Plain http stays on this machine, whatever a hosts file says of localhost.
         if uri.scheme_str() == Some("http") && details.config.proxy().is_none() {
@@ -117,13 +116,8 @@ impl TrackedConnector {
     }
 
     /// Makes the TLS handshake where the URL is https. All connections share its set-up.
-    fn handshake(
-        &self,
-        details: &ConnectionDetails,
-        uri: &Uri,
-        stream: Stream,
-    ) -> Result<Stream, TransportError> {
-        let over_tls = self.tls.connect(&step(details, uri), Some(stream));
+    fn handshake(&self, to: &ConnectionDetails, stream: Stream) -> Result<Stream, TransportError> {
+        let over_tls = self.tls.connect(to, Some(stream));
         let over_tls = over_tls.and_then(|over_tls| over_tls.ok_or(ureq::Error::ConnectionFailed));
         over_tls.map(Transport::boxed).map_err(|error| {
             let mut error = TransportError::at(Stage::Tls, error);
@@ -211,7 +205,7 @@ mod tests {
             let lookup = lookups.fetch_add(1, Ordering::SeqCst);
             Ok(answers[lookup.min(answers.len() - 1)].clone())
         };
-        CachingResolver::new(resolve, Events::default())
+        CachingResolver::new(Box::new(resolve), Events::default())
     }
 
     fn agent_for(addresses: &[SocketAddr], connect_limit: Duration) -> ureq::Agent {
@@ -366,7 +360,7 @@ mod tests {
         let short = Some(Duration::from_millis(20));
         let config = || ureq::Agent::config_builder().proxy(None);
         for config in [config().timeout_connect(short), config().timeout_global(short)] {
-            let resolver = CachingResolver::new(hanging, Events::default());
+            let resolver = CachingResolver::new(Box::new(hanging), Events::default());
             let agent = agent(config.build(), resolver);
             let error = connect_error(agent.get(URL).call());
             assert_eq!((error.stage, error.kind), (Stage::Resolve, Kind::Timeout), "{error:?}");

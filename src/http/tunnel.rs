@@ -35,15 +35,15 @@ pub(crate) fn open(
         let head = read_head(&mut stream).map_err(no_response)?;
         status = head.as_deref().and_then(parse_status);
     }
-    let (kind, reason) = match status {
-        Some(200..=299) => return Ok(Hop(stream.into_inner()).boxed()),
+    let failure = |kind, reason: &str| Err(TransportError::new(Stage::Proxy, kind, reason));
+    match status {
+        Some(200..=299) => Ok(Hop(stream.into_inner()).boxed()),
         Some(status) if is_temporary_status(status) => {
-            (Kind::Temporary, format!("status {status}"))
+            failure(Kind::Temporary, &format!("status {status}"))
         }
-        Some(status) => (Kind::Refused(status), String::new()),
-        None => (Kind::Final, "it doesn't speak HTTP".to_owned()),
-    };
-    Err(TransportError::new(Stage::Proxy, kind, reason))
+        Some(status) => failure(Kind::Refused(status), ""),
+        None => failure(Kind::Final, "it doesn't speak HTTP"),
+    }
 }
 
 fn request(details: &ConnectionDetails, proxy: &Proxy) -> String {
