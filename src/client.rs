@@ -132,7 +132,7 @@ impl Client {
         let target = path + separator + &self.shared.query;
         let app_code = self.shared.settings.credentials.app_code.as_str();
         let secrets = [&[app_code], secrets].concat();
-        Call::new(&self.shared.http, operation, target, secrets)
+        Call { http: &self.shared.http, operation, target, body: String::new(), secrets }
     }
 }
 

@@ -30,13 +30,13 @@ impl From<Error> for AttemptError {
 impl AttemptError {
     /// Whether the request may be sent again (RFC 9110, section 9.2.2).
     pub(crate) fn may_repeat(&self, method: &Method) -> bool {
-        let is_undone = match self.error {
+        let is_safe = match self.error {
+            _ if method.is_idempotent() => true,
             // Before the exchange, no byte of the request is sent.
             Error::Transport { stage, .. } => stage != Stage::Exchange,
             Error::Status { status, .. } => matches!(status, 429 | 503),
             _ => false,
         };
-        let is_safe = is_undone || method.is_idempotent();
         is_safe && self.error.is_temporary() && !self.is_delivered
     }
 
@@ -95,7 +95,7 @@ impl AttemptError {
 /// The error of a response that didn't come within a limit, or whose body didn't, of which
 /// so many bytes have come if it has begun.
 fn timed_out(limit: Timeout, received: Option<u64>, call: &Call<'_>) -> Error {
-    let (whole, read) = (call.timeout, call.timeout.min(call.http.limits.read));
+    let (whole, read) = (call.timeout(), call.timeout().min(call.http.limits.read));
     let seconds = if limit == Timeout::Global { whole } else { read }.as_secs_f64();
     let bytes = received.unwrap_or(0);
     let reason = match limit {
@@ -164,8 +164,9 @@ impl TransportError {
         let mut reason = self.what_failed(call);
         let is_timeout = self.kind == Kind::Timeout;
         if is_timeout {
-            let longest = if self.stage == Stage::Resolve { RESOLVE_TIMEOUT } else { call.timeout };
-            let limit = call.timeout.min(call.http.limits.connect).min(longest);
+            let longest =
+                if self.stage == Stage::Resolve { RESOLVE_TIMEOUT } else { call.timeout() };
+            let limit = call.timeout().min(call.http.limits.connect).min(longest);
             reason += &format!(" within {} s", limit.as_secs_f64());
         }
         if !self.reason.is_empty() {
@@ -195,16 +196,8 @@ impl TransportError {
             Stage::Proxy => "no tunnel through",
             Stage::Exchange => "no response from",
         };
-        match &self.proxy {
-            Some(proxy) => format!("{what} the proxy {proxy}"),
-            None => format!("{what} {}", call.http.host),
-        }
-    }
-}
-
-impl From<TransportError> for ureq::Error {
-    fn from(error: TransportError) -> Self {
-        Self::Other(Box::new(error))
+        let to = self.proxy.as_ref().map(|proxy| format!("the proxy {proxy}"));
+        format!("{what} {}", to.as_ref().unwrap_or(&call.http.host))
     }
 }
 
@@ -249,7 +242,8 @@ mod tests {
             events: Events::default(),
         };
         let operation = Operation::Read { resource: "datasets/".to_owned() };
-        test(&Call::new(&http, operation, "/v1/datasets/".to_owned(), Vec::new()))
+        let (target, secrets) = ("/v1/datasets/".to_owned(), Vec::new());
+        test(&Call { http: &http, operation, target, body: String::new(), secrets })
     }
 
     const ALWAYS: [bool; 2] = [true, true];
@@ -259,6 +253,12 @@ mod tests {
     /// Whether a GET, and whether a POST, may be sent again.
     fn may_repeat(failure: &AttemptError) -> [bool; 2] {
         [Method::GET, Method::POST].map(|method| failure.may_repeat(&method))
+    }
+
+    /// What a failure of the transport becomes on its way through ureq.
+    fn travelled(error: TransportError) -> AttemptError {
+        let error = ureq::Error::Other(error.into());
+        with_call(|call| AttemptError::exchange(error, None, call))
     }
 
     fn io_error(kind: io::ErrorKind, text: &'static str) -> ureq::Error {
@@ -312,8 +312,7 @@ mod tests {
                 "no response from api.example: reset",
             ),
         ] {
-            let failure = with_call(|call| AttemptError::exchange(error, None, call));
-            assert_transport(&failure, stage, repeated, text);
+            assert_transport(&travelled(error), stage, repeated, text);
         }
         for (limit, received, text) in [
             (Timeout::Global, None, "no response from api.example within 12 s"),
@@ -341,7 +340,7 @@ mod tests {
     fn a_refusal_of_a_proxy_is_an_error_of_its_own_and_never_repeated() {
         let error = TransportError::new(Stage::Proxy, Kind::Refused(407), "");
         let error = TransportError { proxy: Some("p.example:80".to_owned()), ..error };
-        let failure = with_call(|call| AttemptError::exchange(error, None, call));
+        let failure = travelled(error);
         assert_eq!(may_repeat(&failure), [false, false]);
         let Error::Proxy { proxy, status: 407 } = failure.error else {
             panic!("{failure:?}");
@@ -381,8 +380,7 @@ mod tests {
         ] {
             let error = TransportError::at(Stage::Exchange, error);
             let error = TransportError { was_idle: true, ..error };
-            let failure = with_call(|call| AttemptError::exchange(error, None, call));
-            assert_eq!(failure.was_idle, was_idle);
+            assert_eq!(travelled(error).was_idle, was_idle);
         }
     }
 

@@ -71,34 +71,28 @@ pub(crate) struct Call<'a> {
     pub(crate) http: &'a Http,
     pub(crate) operation: Operation,
     /// Path and query (RFC 9112, section 3.2.1).
-    target: String,
+    pub(crate) target: String,
     /// The body of a POST.
     pub(crate) body: String,
-    secrets: Vec<&'a str>,
-    /// The limit of the whole call, each retry apart.
-    pub(crate) timeout: Duration,
+    /// What is secret in the request.
+    pub(crate) secrets: Vec<&'a str>,
 }
 
-impl<'a> Call<'a> {
-    pub(crate) fn new(
-        http: &'a Http,
-        operation: Operation,
-        target: String,
-        mut secrets: Vec<&'a str>,
-    ) -> Self {
-        secrets.extend(http.agent.config().proxy().and_then(Proxy::password));
-        let timeout = match operation {
-            Operation::Read { .. } => http.limits.call,
-            // Of a sign-in and a refresh, the body is short and has to come whole.
-            _ => http.limits.call.min(http.limits.read),
-        };
-        Self { http, operation, target, body: String::new(), secrets, timeout }
+impl Call<'_> {
+    /// The limit of the whole call, each retry apart.
+    pub(crate) fn timeout(&self) -> Duration {
+        let Limits { call, read, .. } = self.http.limits;
+        // Of a sign-in and a refresh, the body is short and has to come whole.
+        let is_short = !matches!(self.operation, Operation::Read { .. });
+        if is_short { call.min(read) } else { call }
     }
 
     pub(crate) fn redactor(&self) -> Redactor<'_> {
+        let mut secrets = self.secrets.clone();
+        secrets.extend(self.http.agent.config().proxy().and_then(Proxy::password));
         let resource =
             if let Operation::Read { resource } = &self.operation { resource } else { "" };
-        Redactor { secrets: self.secrets.clone(), sent_body: self.body.as_bytes(), resource }
+        Redactor { secrets, sent_body: self.body.as_bytes(), resource }
     }
 
     /// Sends a GET with a bearer token (RFC 6750, section 2.1) and hands the response, if
@@ -110,7 +104,7 @@ impl<'a> Call<'a> {
     ) -> Result<T, Error> {
         let bearer = format!("Bearer {}", access_token.secret());
         self.http.retry(&Method::GET, self.http.limits.retries, || {
-            let deadline = Instant::now() + self.timeout;
+            let deadline = Instant::now() + self.timeout();
             let mut attempt = || take(self.follow_redirects(&bearer, deadline)?);
             // The server may have closed any of the idle connections, which shows only
             // when a request has been sent over it.
@@ -151,7 +145,7 @@ impl<'a> Call<'a> {
             let request = Request::post(format!("{}{}", self.http.origin, self.target))
                 .header(header::CONTENT_TYPE, "application/json")
                 .body(self.body.as_str());
-            let response = self.check_status(self.send(request, self.timeout)?)?;
+            let response = self.check_status(self.send(request, self.timeout())?)?;
             body::read(response, MAX_POST_RESPONSE, self)
         })
     }
@@ -187,18 +181,17 @@ impl<'a> Call<'a> {
         let operation = self.operation.clone();
         if let Some(redirect) = self.http.redirect(&response) {
             let to = match redirect {
-                Redirect::SameOrigin(path) => path.split('?').next().map(str::to_owned),
+                Redirect::SameOrigin(target) => Some(target),
                 Redirect::CrossOrigin(origin) => origin.map(|origin| origin.to_string()),
             };
-            let to = to.and_then(|to| self.redactor().path(&to));
+            let to = to.and_then(|to| self.redactor().path(to.split('?').next()?));
             return Err(Error::Redirect { operation, status, to }.into());
         }
         let retry_after = retry_after(response.headers());
-        let text = body::error_excerpt(response, self);
+        let text = body::error_excerpt(response, self).filter(|_| (400..=599).contains(&status));
         let error = match status {
             401 | 403 => Error::Unauthorized { operation, status, text },
-            400..=599 => Error::Status { operation, status, text },
-            _ => Error::Status { operation, status, text: None },
+            _ => Error::Status { operation, status, text },
         };
         Err(AttemptError { retry_after, ..error.into() })
     }

@@ -9,9 +9,8 @@ use std::{fmt, io, net::SocketAddr, time::Duration};
 use ureq::unversioned::resolver::{ResolvedSocketAddrs, Resolver};
 use ureq::unversioned::transport::{
     Buffers, ConnectionDetails, Connector, NextTimeout, RustlsConnector, TcpConnector, Transport,
-    time::Instant,
 };
-use ureq::{Proxy, config::Config, http::Uri};
+use ureq::{config::Config, http::Uri};
 
 use super::attempt::{Kind, TransportError};
 use super::connect::{Hop, Stream, first_of, in_order, step, time_left};
@@ -59,29 +58,24 @@ impl Connector for TrackedConnector {
         details: &ConnectionDetails,
         _: Option<()>,
     ) -> Result<Option<Self::Out>, ureq::Error> {
-        let stream = match details.config.proxy() {
-            None => self.connect_to(details, details.uri),
-            Some(proxy) => self.connect_through(proxy, details),
-        };
-        let inner = stream.inspect_err(|_| self.resolver.forget())?;
+        let inner = self.open(details).map_err(|error| {
+            self.resolver.forget();
+            ureq::Error::Other(error.into())
+        })?;
         Ok(Some(TrackedTransport { inner, awaits_response: false, reused: false }))
     }
 }
 
 impl TrackedConnector {
-    fn connect_through(
-        &self,
-        proxy: &Proxy,
-        details: &ConnectionDetails,
-    ) -> Result<Stream, TransportError> {
+    fn open(&self, details: &ConnectionDetails) -> Result<Stream, TransportError> {
+        let Some(proxy) = details.config.proxy() else {
+            return self.connect_to(details, details.uri);
+        };
         let stream = self.connect_to(details, proxy.uri());
         let tunnel = stream.and_then(|stream| tunnel::open(stream, details, proxy));
         // Whatever failed so far is the proxy's failure. It also resolves the host.
-        let tunnel = tunnel.map_err(|error| {
-            let proxy = Some(host_and_port(proxy.uri()));
-            TransportError { proxy, ..error }
-        })?;
-        self.handshake(&step(details, details.uri), tunnel)
+        let at_proxy = |error| TransportError { proxy: Some(host_and_port(proxy.uri())), ..error };
+        self.handshake(&step(details, details.uri), tunnel.map_err(at_proxy)?)
     }
 
     /// Connects to the host of a URL, to the first of its addresses that accepts.
@@ -91,7 +85,7 @@ impl TrackedConnector {
         let connect = |address, limit: Duration| {
             let mut details = step(details, uri);
             details.addrs.push(address);
-            (details.now, details.timeout.after) = (Instant::now(), limit.into());
+            details.timeout.after = limit.into();
             let transport = TcpConnector::default().connect(&details, None::<()>)?;
             *lock(&self.last_used) = Some(address);
             let host = uri.host().unwrap_or_default();
@@ -120,13 +114,13 @@ impl TrackedConnector {
         let over_tls = self.tls.connect(to, Some(stream));
         let over_tls = over_tls.and_then(|over_tls| over_tls.ok_or(ureq::Error::ConnectionFailed));
         over_tls.map(Transport::boxed).map_err(|error| {
-            let mut error = TransportError::at(Stage::Tls, error);
-            // The connection's own failure, such as a reset.
-            if error.kind == Kind::Temporary {
-                error.stage = Stage::Connect;
-                error.reason = "closed during the TLS handshake".to_owned();
+            match TransportError::at(Stage::Tls, error) {
+                // The connection's own failure, such as a reset.
+                TransportError { kind: kind @ Kind::Temporary, .. } => {
+                    TransportError::new(Stage::Connect, kind, "closed during the TLS handshake")
+                }
+                error => error,
             }
-            error
         })
     }
 }
@@ -155,7 +149,7 @@ impl TrackedTransport {
             return error;
         }
         let error = TransportError::at(Stage::Exchange, error);
-        TransportError { was_idle: self.reused, ..error }.into()
+        ureq::Error::Other(TransportError { was_idle: self.reused, ..error }.into())
     }
 }
 
