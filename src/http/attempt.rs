@@ -1,7 +1,7 @@
 //! One attempt at a request that failed: how far it got, the error that it becomes, and
 //! which requests may be sent again after it (RFC 9110, section 9.2.2).
 
-use std::io::{self, ErrorKind};
+use std::io::ErrorKind;
 use std::{fmt, time::Duration};
 
 use ureq::{Timeout, http::Method, tls::RootCerts};
@@ -146,8 +146,14 @@ impl TransportError {
     pub(crate) fn at(stage: Stage, error: impl Into<ureq::Error>) -> Self {
         match error.into() {
             ureq::Error::Timeout(_) => Self::new(stage, Kind::Timeout, ""),
+            ureq::Error::Io(error) if error.kind() == ErrorKind::UnexpectedEof => {
+                Self::new(stage, Kind::Temporary, "the connection was closed")
+            }
             ureq::Error::Io(error) if error.kind() != ErrorKind::InvalidData => {
-                Self::new(stage, Kind::Temporary, system_message(&error))
+                // The operating system's message, without its number.
+                let message = error.to_string();
+                let message = message.split(" (os error ").next().unwrap_or_default();
+                Self::new(stage, Kind::Temporary, message)
             }
             error => Self::new(stage, Kind::Tls, error.into_io().to_string()),
         }
@@ -209,17 +215,10 @@ impl fmt::Display for TransportError {
 
 impl std::error::Error for TransportError {}
 
-/// The operating system's message, without its number.
-pub(crate) fn system_message(error: &io::Error) -> String {
-    if error.kind() == ErrorKind::UnexpectedEof {
-        return "the connection was closed".to_owned();
-    }
-    let text = error.to_string();
-    text.split(" (os error ").next().unwrap_or_default().to_owned()
-}
-
 #[cfg(test)]
 mod tests {
+    use std::io;
+
     use super::*;
     use crate::error::Operation;
     use crate::event::Events;

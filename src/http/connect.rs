@@ -1,80 +1,13 @@
-//! TCP connections to a host with several addresses, some of which may be dead.
+//! Several addresses of a host, some of which may be dead: in which order and for how long
+//! they are tried.
 
 use std::{net::SocketAddr, time::Duration};
 
-use ureq::http::Uri;
-use ureq::unversioned::transport::time::{self, Instant};
-use ureq::unversioned::transport::{Buffers, ConnectionDetails, NextTimeout, Transport};
-
-use super::attempt::{Kind, TransportError, system_message};
+use super::attempt::{Kind, TransportError};
 use crate::error::Stage;
-
-/// A connection to the next hop, or what was laid over it.
-pub(crate) type Stream = Box<dyn Transport>;
-
-/// A stream to the next hop. That there may be TLS up to there is no TLS to the host.
-///
-/// It keeps what is left of a time limit the same for a while: ureq passes it on to the
-/// microsecond, of which a socket is told by a system call for each read and write, a
-/// tenth of a kept-alive call.
-#[derive(Debug)]
-pub(crate) struct Hop(pub(crate) Stream);
-
-/// How late a time limit may be: a part of a second.
-const TIMEOUT_STEP: Duration = Duration::from_millis(100);
-
-fn in_steps(mut timeout: NextTimeout) -> NextTimeout {
-    if let time::Duration::Exact(after) = timeout.after {
-        let nanos = after.subsec_nanos().next_multiple_of(TIMEOUT_STEP.subsec_nanos());
-        timeout.after = Duration::new(after.as_secs(), nanos).into();
-    }
-    timeout
-}
-
-impl Transport for Hop {
-    fn buffers(&mut self) -> &mut dyn Buffers {
-        self.0.buffers()
-    }
-
-    fn transmit_output(&mut self, amount: usize, timeout: NextTimeout) -> Result<(), ureq::Error> {
-        self.0.transmit_output(amount, in_steps(timeout))
-    }
-
-    fn await_input(&mut self, timeout: NextTimeout) -> Result<bool, ureq::Error> {
-        self.0.await_input(in_steps(timeout))
-    }
-
-    fn is_open(&mut self) -> bool {
-        self.0.is_open()
-    }
-}
 
 /// How long each of several addresses is tried in the first round.
 const FIRST_ROUND: Duration = Duration::from_millis(333);
-
-/// What is left of the time limit that `details` came with.
-pub(crate) fn time_left(details: &ConnectionDetails) -> Duration {
-    let Instant::Exact(start) = details.now else { return *details.timeout.after };
-    details.timeout.after.saturating_sub(start.elapsed())
-}
-
-/// The details of one step on the way to a connection, within the same time limit.
-pub(crate) fn step<'a>(details: &'a ConnectionDetails<'a>, uri: &'a Uri) -> ConnectionDetails<'a> {
-    ConnectionDetails {
-        uri,
-        addrs: details.resolver.empty(),
-        config: details.config,
-        // A time limit of its own is all that a request here changes. At the request's
-        // level ureq would set TLS up anew for it, with no session to resume.
-        request_level: false,
-        resolver: details.resolver,
-        now: details.now,
-        timeout: details.timeout,
-        current_time: details.current_time.clone(),
-        run_connector: details.run_connector.clone(),
-        register_shutdown: details.register_shutdown.clone(),
-    }
-}
 
 /// Calls `connect` with addresses and limits until one succeeds or no time is left.
 pub(crate) fn first_of<T>(
@@ -86,13 +19,13 @@ pub(crate) fn first_of<T>(
     while !candidates.is_empty() && !left().is_zero() {
         let limit = limit_in_round(round, candidates.len(), left());
         for address in candidates.clone() {
-            match connect(address, limit) {
+            let connected = connect(address, limit);
+            match connected.map_err(|error| TransportError::at(Stage::Connect, error)) {
                 Ok(connected) => return Ok(connected),
                 // It may be slow, and have more time in the next round.
-                Err(ureq::Error::Timeout(_)) => {}
-                Err(error) => {
+                Err(TransportError { kind: Kind::Timeout, .. }) => {}
+                Err(TransportError { reason, .. }) => {
                     candidates.retain(|candidate| *candidate != address);
-                    let reason = system_message(&error.into_io());
                     if !reasons.contains(&reason) {
                         reasons.push(reason);
                     }
@@ -140,27 +73,6 @@ mod tests {
     fn addresses(text: &str) -> Vec<SocketAddr> {
         let with_port = |address: &str| SocketAddr::new(address.parse().unwrap(), 443);
         text.split_whitespace().map(with_port).collect()
-    }
-
-    #[test]
-    fn a_limit_that_runs_down_is_told_in_steps_and_never_too_short() {
-        let told = |left: Duration| {
-            let timeout = NextTimeout { after: left.into(), ..NextTimeout::default() };
-            in_steps(timeout).after
-        };
-        for (left, expected) in [
-            (Duration::from_secs(60), Duration::from_secs(60)),
-            (Duration::from_nanos(59_999_999_999), Duration::from_secs(60)),
-            (Duration::from_micros(59_900_001), Duration::from_secs(60)),
-            (Duration::from_millis(59_900), Duration::from_millis(59_900)),
-            (Duration::from_nanos(1), TIMEOUT_STEP),
-            (Duration::ZERO, Duration::ZERO),
-        ] {
-            assert_eq!(told(left), expected.into(), "{left:?}");
-        }
-        let never = NextTimeout::default();
-        assert_eq!(in_steps(never).after, never.after);
-        assert!(never.after.is_not_happening());
     }
 
     #[test]

@@ -18,7 +18,7 @@ pub(crate) mod url;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
-use ureq::http::{self, HeaderMap, Method, Request, header};
+use ureq::http::{self, HeaderMap, Method, Request, header, request::Builder};
 use ureq::{AsSendBody, Proxy};
 
 use self::url::{Origin, Redirect};
@@ -124,10 +124,9 @@ impl Call<'_> {
             let request = Request::get(format!("{}{target}", self.http.origin))
                 // As the script in HERE's guide has it.
                 .header(header::CONTENT_TYPE, "text/plain")
-                .header(header::AUTHORIZATION, bearer)
-                .body(());
+                .header(header::AUTHORIZATION, bearer);
             let left = deadline.saturating_duration_since(Instant::now());
-            let response = self.send(request, left)?;
+            let response = self.send(request, (), left)?;
             match self.http.redirect(&response) {
                 Some(Redirect::SameOrigin(location)) => target = location,
                 _ => return self.check_status(response),
@@ -143,20 +142,20 @@ impl Call<'_> {
     pub(crate) fn post_json(&self, max_retries: u32) -> Result<Bytes, Error> {
         self.http.retry(&Method::POST, max_retries, || {
             let request = Request::post(format!("{}{}", self.http.origin, self.target))
-                .header(header::CONTENT_TYPE, "application/json")
-                .body(self.body.as_str());
-            let response = self.check_status(self.send(request, self.timeout())?)?;
-            body::read(response, MAX_POST_RESPONSE, self)
+                .header(header::CONTENT_TYPE, "application/json");
+            let response = self.send(request, self.body.as_str(), self.timeout())?;
+            body::read(self.check_status(response)?, MAX_POST_RESPONSE, self)
         })
     }
 
     fn send(
         &self,
-        request: http::Result<Request<impl AsSendBody>>,
+        request: Builder,
+        body: impl AsSendBody,
         timeout: Duration,
     ) -> Result<Response, AttemptError> {
         let failure = |error| AttemptError::exchange(error, None, self);
-        let request = request.map_err(|error| failure(error.into()))?;
+        let request = request.body(body).map_err(|error| failure(error.into()))?;
         let (agent, events) = (&self.http.agent, &self.http.events);
         let request = agent.configure_request(request).timeout_global(Some(timeout)).build();
         let (method, path) = (request.method().as_str(), request.uri().path());

@@ -95,7 +95,10 @@ impl CachingResolver {
     fn look_up(self: &Arc<Self>, name: String, limit: Duration) -> Addresses {
         let mut latest = lock(&self.latest);
         if !latest.is_usable() {
-            self.start(name).map_err(|error| TransportError::at(Stage::Resolve, error))?;
+            let resolver = Arc::clone(self);
+            // The builder, as thread::spawn panics where there can be no thread.
+            let thread = thread::Builder::new().spawn(move || resolver.finish(&name));
+            thread.map_err(|error| TransportError::at(Stage::Resolve, error))?;
             latest.is_running = true;
         }
         let limit = limit.min(RESOLVE_TIMEOUT);
@@ -107,17 +110,13 @@ impl CachingResolver {
         latest.addresses.clone()
     }
 
-    fn start(self: &Arc<Self>, name: String) -> io::Result<()> {
-        let resolver = Arc::clone(self);
-        // The builder, as thread::spawn panics where there can be no thread.
-        let thread = thread::Builder::new().spawn(move || {
-            let addresses = (resolver.resolve)(&name);
-            let addresses = addresses.map_err(|error| TransportError::at(Stage::Resolve, error));
-            let expiry = Instant::now() + POOL_IDLE_TIMEOUT;
-            *lock(&resolver.latest) = Lookup { is_running: false, addresses, expiry };
-            resolver.finished.notify_all();
-        });
-        thread.map(drop)
+    /// Looks the name up, however long that takes, and tells whoever waits for it.
+    fn finish(&self, name: &str) {
+        let addresses = (self.resolve)(name);
+        let addresses = addresses.map_err(|error| TransportError::at(Stage::Resolve, error));
+        let expiry = Instant::now() + POOL_IDLE_TIMEOUT;
+        *lock(&self.latest) = Lookup { is_running: false, addresses, expiry };
+        self.finished.notify_all();
     }
 }
 

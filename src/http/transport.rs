@@ -9,11 +9,12 @@ use std::{fmt, io, net::SocketAddr, time::Duration};
 use ureq::unversioned::resolver::{ResolvedSocketAddrs, Resolver};
 use ureq::unversioned::transport::{
     Buffers, ConnectionDetails, Connector, NextTimeout, RustlsConnector, TcpConnector, Transport,
+    time,
 };
 use ureq::{config::Config, http::Uri};
 
 use super::attempt::{Kind, TransportError};
-use super::connect::{Hop, Stream, first_of, in_order, step, time_left};
+use super::connect::{first_of, in_order};
 use super::resolver::{Addresses, CachingResolver, host_and_port};
 use super::{lock, tunnel};
 use crate::{error::Stage, event::Event};
@@ -22,7 +23,7 @@ use crate::{error::Stage, event::Event};
 /// request got.
 pub(crate) fn agent(config: Config, resolver: CachingResolver) -> ureq::Agent {
     let (last_used, tls) = (Mutex::default(), RustlsConnector::default());
-    let connector = TrackedConnector { resolver: Arc::new(resolver), last_used, tls };
+    let connector = LinkConnector { resolver: Arc::new(resolver), last_used, tls };
     ureq::Agent::with_parts(config, connector, NoResolver)
 }
 
@@ -43,43 +44,44 @@ impl Resolver for NoResolver {
 }
 
 /// Makes connections, through a proxy if there is one.
-struct TrackedConnector {
+struct LinkConnector {
     resolver: Arc<CachingResolver>,
     /// The address that the latest connection was made to.
     last_used: Mutex<Option<SocketAddr>>,
     tls: RustlsConnector,
 }
 
-impl Connector for TrackedConnector {
-    type Out = TrackedTransport;
+impl Connector for LinkConnector {
+    type Out = Link;
 
     fn connect(
         &self,
         details: &ConnectionDetails,
         _: Option<()>,
     ) -> Result<Option<Self::Out>, ureq::Error> {
-        let inner = self.open(details).map_err(|error| {
+        let link = self.open(details).map_err(|error| {
             self.resolver.forget();
             ureq::Error::Other(error.into())
         })?;
-        Ok(Some(TrackedTransport { inner, awaits_response: false, reused: false }))
+        Ok(Some(Link { is_whole: true, ..link }))
     }
 }
 
-impl TrackedConnector {
-    fn open(&self, details: &ConnectionDetails) -> Result<Stream, TransportError> {
+impl LinkConnector {
+    fn open(&self, details: &ConnectionDetails) -> Result<Link, TransportError> {
         let Some(proxy) = details.config.proxy() else {
             return self.connect_to(details, details.uri);
         };
-        let stream = self.connect_to(details, proxy.uri());
-        let tunnel = stream.and_then(|stream| tunnel::open(stream, details, proxy));
+        let to_proxy = self.connect_to(details, proxy.uri());
+        let left = || time_left(details);
+        let tunnel = to_proxy.and_then(|link| tunnel::open(link, details, proxy, left()));
         // Whatever failed so far is the proxy's failure. It also resolves the host.
         let at_proxy = |error| TransportError { proxy: Some(host_and_port(proxy.uri())), ..error };
         self.handshake(&step(details, details.uri), tunnel.map_err(at_proxy)?)
     }
 
     /// Connects to the host of a URL, to the first of its addresses that accepts.
-    fn connect_to(&self, details: &ConnectionDetails, uri: &Uri) -> Result<Stream, TransportError> {
+    fn connect_to(&self, details: &ConnectionDetails, uri: &Uri) -> Result<Link, TransportError> {
         let addresses = self.addresses(details, uri)?;
         let candidates = in_order(&addresses, *lock(&self.last_used));
         let connect = |address, limit: Duration| {
@@ -90,10 +92,10 @@ impl TrackedConnector {
             *lock(&self.last_used) = Some(address);
             let host = uri.host().unwrap_or_default();
             self.resolver.events.emit(&Event::Connected { host, address });
-            Ok(Hop(transport.ok_or(ureq::Error::ConnectionFailed)?.boxed()).boxed())
+            transport.map(Link::over).ok_or(ureq::Error::ConnectionFailed)
         };
-        let stream = first_of(candidates, || time_left(details), connect)?;
-        self.handshake(&step(details, uri), stream)
+        let link = first_of(candidates, || time_left(details), connect)?;
+        self.handshake(&step(details, uri), link)
     }
 
     fn addresses(&self, details: &ConnectionDetails, uri: &Uri) -> Addresses {
@@ -110,10 +112,10 @@ impl TrackedConnector {
     }
 
     /// Makes the TLS handshake where the URL is https. All connections share its set-up.
-    fn handshake(&self, to: &ConnectionDetails, stream: Stream) -> Result<Stream, TransportError> {
-        let over_tls = self.tls.connect(to, Some(stream));
+    fn handshake(&self, to: &ConnectionDetails, link: Link) -> Result<Link, TransportError> {
+        let over_tls = self.tls.connect(to, Some(link));
         let over_tls = over_tls.and_then(|over_tls| over_tls.ok_or(ureq::Error::ConnectionFailed));
-        over_tls.map(Transport::boxed).map_err(|error| {
+        over_tls.map(Link::over).map_err(|error| {
             match TransportError::at(Stage::Tls, error) {
                 // The connection's own failure, such as a reset.
                 TransportError { kind: kind @ Kind::Temporary, .. } => {
@@ -125,25 +127,61 @@ impl TrackedConnector {
     }
 }
 
-impl fmt::Debug for TrackedConnector {
+impl fmt::Debug for LinkConnector {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("TrackedConnector")
+        f.write_str("LinkConnector")
     }
 }
 
-/// A connection that knows whether the first byte of a response has come.
+/// What is left of the time limit that `details` came with.
+fn time_left(details: &ConnectionDetails) -> Duration {
+    let time::Instant::Exact(start) = details.now else { return *details.timeout.after };
+    details.timeout.after.saturating_sub(start.elapsed())
+}
+
+/// The details of one step on the way to a connection, within the same time limit.
+fn step<'a>(details: &'a ConnectionDetails<'a>, uri: &'a Uri) -> ConnectionDetails<'a> {
+    ConnectionDetails {
+        uri,
+        addrs: details.resolver.empty(),
+        config: details.config,
+        // A time limit of its own is all that a request here changes. At the request's
+        // level ureq would set TLS up anew for it, with no session to resume.
+        request_level: false,
+        resolver: details.resolver,
+        now: details.now,
+        timeout: details.timeout,
+        current_time: details.current_time.clone(),
+        run_connector: details.run_connector.clone(),
+        register_shutdown: details.register_shutdown.clone(),
+    }
+}
+
+/// A connection to the host, or a part of one, which TLS or a tunnel is laid over.
+///
+/// It keeps what is left of a time limit the same for a while: ureq passes it on to the
+/// microsecond, of which a socket is told by a system call for each read and write, a
+/// tenth of a kept-alive call.
 #[derive(Debug)]
-struct TrackedTransport {
-    inner: Stream,
-    /// A request is under way, and nothing of its response has come.
+struct Link {
+    inner: Box<dyn Transport>,
+    /// It leads to the host itself: TLS up to a proxy is no TLS to the host, and what a
+    /// proxy or TLS sends is no response.
+    is_whole: bool,
+    /// It is whole, a request is under way, and nothing of its response has come.
     awaits_response: bool,
     /// An earlier response came over this connection, so that the server may just have
     /// closed an idle one.
     reused: bool,
 }
 
-impl TrackedTransport {
-    /// What a failure is to ureq: if no byte of the response has come, one of ours.
+impl Link {
+    fn over(inner: impl Transport) -> Self {
+        let inner = inner.boxed();
+        Self { inner, is_whole: false, awaits_response: false, reused: false }
+    }
+
+    /// What ureq is told of a failure: of one before the response, how it came to that.
     fn failure(&self, error: ureq::Error) -> ureq::Error {
         if !self.awaits_response || matches!(error, ureq::Error::Timeout(_)) {
             return error;
@@ -153,18 +191,20 @@ impl TrackedTransport {
     }
 }
 
-impl Transport for TrackedTransport {
+impl Transport for Link {
     fn buffers(&mut self) -> &mut dyn Buffers {
         self.inner.buffers()
     }
 
     fn transmit_output(&mut self, amount: usize, timeout: NextTimeout) -> Result<(), ureq::Error> {
-        self.awaits_response = true;
-        self.inner.transmit_output(amount, timeout).map_err(|error| self.failure(error))
+        self.awaits_response = self.is_whole;
+        let sent = self.inner.transmit_output(amount, in_steps(timeout));
+        sent.map_err(|error| self.failure(error))
     }
 
     fn await_input(&mut self, timeout: NextTimeout) -> Result<bool, ureq::Error> {
-        let came = self.inner.await_input(timeout).map_err(|error| self.failure(error))?;
+        let came = self.inner.await_input(in_steps(timeout));
+        let came = came.map_err(|error| self.failure(error))?;
         if self.awaits_response && !came {
             return Err(self.failure(io::Error::from(io::ErrorKind::UnexpectedEof).into()));
         }
@@ -177,8 +217,19 @@ impl Transport for TrackedTransport {
     }
 
     fn is_tls(&self) -> bool {
-        self.inner.is_tls()
+        self.is_whole && self.inner.is_tls()
     }
+}
+
+/// How late a time limit may be: a part of a second.
+const TIMEOUT_STEP: Duration = Duration::from_millis(100);
+
+fn in_steps(mut timeout: NextTimeout) -> NextTimeout {
+    if let time::Duration::Exact(after) = timeout.after {
+        let nanos = after.subsec_nanos().next_multiple_of(TIMEOUT_STEP.subsec_nanos());
+        timeout.after = Duration::new(after.as_secs(), nanos).into();
+    }
+    timeout
 }
 
 #[cfg(test)]
@@ -213,6 +264,27 @@ mod tests {
             Err(ureq::Error::Other(error)) => *error.downcast().unwrap(),
             other => panic!("{other:?}"),
         }
+    }
+
+    #[test]
+    fn a_limit_that_runs_down_is_told_in_steps_and_never_too_short() {
+        let told = |left: Duration| {
+            let timeout = NextTimeout { after: left.into(), ..NextTimeout::default() };
+            in_steps(timeout).after
+        };
+        for (left, expected) in [
+            (Duration::from_secs(60), Duration::from_secs(60)),
+            (Duration::from_nanos(59_999_999_999), Duration::from_secs(60)),
+            (Duration::from_micros(59_900_001), Duration::from_secs(60)),
+            (Duration::from_millis(59_900), Duration::from_millis(59_900)),
+            (Duration::from_nanos(1), TIMEOUT_STEP),
+            (Duration::ZERO, Duration::ZERO),
+        ] {
+            assert_eq!(told(left), expected.into(), "{left:?}");
+        }
+        let never = NextTimeout::default();
+        assert_eq!(in_steps(never).after, never.after);
+        assert!(never.after.is_not_happening());
     }
 
     const URL: &str = "http://api.example/";

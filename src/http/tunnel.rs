@@ -5,12 +5,12 @@
 //! Of the response only the status matters here, and all of it has one deadline.
 
 use std::io::{self, Read, Write};
+use std::time::Duration;
 
 use ureq::unversioned::transport::{ConnectionDetails, NextTimeout, Transport, TransportAdapter};
 use ureq::{Proxy, config::AutoHeaderValue, http::StatusCode};
 
 use super::attempt::{Kind, TransportError};
-use super::connect::{Hop, Stream, time_left};
 use super::redact::base64;
 use super::resolver::host_and_port;
 use crate::error::{Stage, is_temporary_status};
@@ -18,15 +18,17 @@ use crate::error::{Stage, is_temporary_status};
 /// The longest head of a response that is read, in bytes.
 const MAX_HEAD: usize = 16 * 1024;
 
-/// Asks the proxy at the other end of `stream` for a tunnel to the host of `details`.
-pub(crate) fn open(
-    stream: Stream,
+/// Asks the proxy at the other end of `stream` for a tunnel to the host of `details`, within
+/// a time limit.
+pub(crate) fn open<T: Transport>(
+    stream: T,
     details: &ConnectionDetails,
     proxy: &Proxy,
-) -> Result<Stream, TransportError> {
+    limit: Duration,
+) -> Result<T, TransportError> {
     let mut stream = TransportAdapter::new(stream, details.current_time.clone());
     // Of the adapter's reads and writes all together.
-    stream.set_timeout(NextTimeout { after: time_left(details).into(), ..details.timeout });
+    stream.set_timeout(NextTimeout { after: limit.into(), ..details.timeout });
     let no_response = |error: io::Error| TransportError::at(Stage::Proxy, error);
     stream.write_all(request(details, proxy).as_bytes()).map_err(no_response)?;
     let mut status = Some(100);
@@ -37,7 +39,7 @@ pub(crate) fn open(
     }
     let failure = |kind, reason: &str| Err(TransportError::new(Stage::Proxy, kind, reason));
     match status {
-        Some(200..=299) => Ok(Hop(stream.into_inner()).boxed()),
+        Some(200..=299) => Ok(stream.into_inner()),
         Some(status) if is_temporary_status(status) => {
             failure(Kind::Temporary, &format!("status {status}"))
         }
