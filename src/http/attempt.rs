@@ -1,7 +1,7 @@
 //! One attempt at a request that failed: how far it got, the error that it becomes, and
 //! which requests may be sent again after it (RFC 9110, section 9.2.2).
 
-use std::io::ErrorKind;
+use std::io::ErrorKind::{InvalidData, UnexpectedEof};
 use std::{fmt, time::Duration};
 
 use ureq::{Timeout, http::Method, tls::RootCerts};
@@ -55,28 +55,26 @@ impl AttemptError {
     ) -> Self {
         let bytes = received.unwrap_or(0);
         let truncated = || Self::truncated(format!("cut short after {bytes} bytes"), call);
-        let reason = match error.into() {
+        let invalid = |reason| Self::from(call.invalid_response(reason));
+        match error.into() {
             ureq::Error::Other(error) => match error.downcast::<TransportError>() {
-                Ok(error) => return error.into_attempt(call),
-                Err(_) => "the response can't be read",
+                Ok(error) => error.into_attempt(call),
+                Err(_) => invalid("the response can't be read"),
             },
-            ureq::Error::Timeout(limit) => return timed_out(limit, received, call).into(),
-            ureq::Error::Io(error) if error.kind() != ErrorKind::InvalidData => return truncated(),
-            ureq::Error::Io(error) => {
-                return TransportError::at(Stage::Exchange, error).into_attempt(call);
-            }
+            ureq::Error::Timeout(limit) => timed_out(limit, received, call).into(),
+            ureq::Error::Io(error) if error.kind() != InvalidData => truncated(),
+            ureq::Error::Io(error) => TransportError::at(Stage::Exchange, error).into_attempt(call),
             #[cfg(feature = "gzip")]
-            ureq::Error::Decompress(_, error) if error.kind() == ErrorKind::UnexpectedEof => {
-                return truncated();
-            }
+            ureq::Error::Decompress(_, error) if error.kind() == UnexpectedEof => truncated(),
             #[cfg(feature = "gzip")]
-            ureq::Error::Decompress(..) => "not valid gzip",
+            ureq::Error::Decompress(..) => invalid("not valid gzip"),
             // Their texts may quote the response.
-            ureq::Error::Protocol(_) | ureq::Error::BodyStalled => "not valid HTTP",
-            ureq::Error::LargeResponseHeader(..) => "the head of the response is too large",
-            _ => "the response can't be read",
-        };
-        call.invalid_response(reason).into()
+            ureq::Error::Protocol(_) | ureq::Error::BodyStalled => invalid("not valid HTTP"),
+            ureq::Error::LargeResponseHeader(..) => {
+                invalid("the head of the response is too large")
+            }
+            _ => invalid("the response can't be read"),
+        }
     }
 
     /// The same failure, after so many bytes of the response have been delivered.
@@ -144,19 +142,18 @@ impl TransportError {
 
     /// A failure of ureq's transports, or of the operating system.
     pub(crate) fn at(stage: Stage, error: impl Into<ureq::Error>) -> Self {
-        match error.into() {
-            ureq::Error::Timeout(_) => Self::new(stage, Kind::Timeout, ""),
-            ureq::Error::Io(error) if error.kind() == ErrorKind::UnexpectedEof => {
-                Self::new(stage, Kind::Temporary, "the connection was closed")
+        let (kind, reason) = match error.into() {
+            ureq::Error::Timeout(_) => (Kind::Timeout, String::new()),
+            ureq::Error::Io(error) if error.kind() == UnexpectedEof => {
+                (Kind::Temporary, "the connection was closed".to_owned())
             }
-            ureq::Error::Io(error) if error.kind() != ErrorKind::InvalidData => {
-                // The operating system's message, without its number.
-                let message = error.to_string();
-                let message = message.split(" (os error ").next().unwrap_or_default();
-                Self::new(stage, Kind::Temporary, message)
+            ureq::Error::Io(error) if error.kind() != InvalidData => {
+                (Kind::Temporary, error.to_string())
             }
-            error => Self::new(stage, Kind::Tls, error.into_io().to_string()),
-        }
+            error => (Kind::Tls, error.into_io().to_string()),
+        };
+        // The operating system's messages end with their number.
+        Self::new(stage, kind, reason.split(" (os error ").next().unwrap_or_default())
     }
 
     /// The failure of a call that it becomes.
@@ -349,7 +346,7 @@ mod tests {
 
     #[test]
     fn what_tls_refuses_is_not_cut_short() {
-        let error = io_error(ErrorKind::InvalidData, "received corrupt message");
+        let error = io_error(io::ErrorKind::InvalidData, "received corrupt message");
         let failure = with_call(|call| AttemptError::exchange(error, Some(5), call));
         assert!(matches!(failure.error, Error::Transport { stage: Stage::Tls, .. }), "{failure:?}");
         assert_eq!(may_repeat(&failure), [false, false]);

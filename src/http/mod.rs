@@ -127,7 +127,7 @@ impl Call<'_> {
                 .header(header::AUTHORIZATION, bearer);
             let left = deadline.saturating_duration_since(Instant::now());
             let response = self.send(request, (), left)?;
-            match self.http.redirect(&response) {
+            match self.redirect(&response) {
                 Some(Redirect::SameOrigin(location)) => target = location,
                 _ => return self.check_status(response),
             }
@@ -171,6 +171,17 @@ impl Call<'_> {
         Ok(response)
     }
 
+    /// Where a response redirects to, if it does (RFC 9110, section 15.4; 300, 304 and 305
+    /// name no other place for the same request).
+    fn redirect(&self, response: &Response) -> Option<Redirect> {
+        if !matches!(response.status().as_u16(), 301 | 302 | 303 | 307 | 308) {
+            return None;
+        }
+        let location = response.headers().get(header::LOCATION);
+        let location = location.and_then(|value| value.to_str().ok()).unwrap_or_default();
+        Some(url::redirect(&self.http.origin, location))
+    }
+
     /// Returns the response if its status is 200.
     fn check_status(&self, response: Response) -> Result<Response, AttemptError> {
         let status = response.status().as_u16();
@@ -178,7 +189,7 @@ impl Call<'_> {
             return Ok(response);
         }
         let operation = self.operation.clone();
-        if let Some(redirect) = self.http.redirect(&response) {
+        if let Some(redirect) = self.redirect(&response) {
             let to = match redirect {
                 Redirect::SameOrigin(target) => Some(target),
                 Redirect::CrossOrigin(origin) => origin.map(|origin| origin.to_string()),
@@ -198,19 +209,6 @@ impl Call<'_> {
     pub(crate) fn invalid_response(&self, reason: impl Into<String>) -> Error {
         let (operation, reason) = (self.operation.clone(), reason.into());
         Error::InvalidResponse { operation, reason, is_truncated: false }
-    }
-}
-
-impl Http {
-    /// Where a response redirects to, if it does (RFC 9110, section 15.4; 300, 304 and 305
-    /// name no other place for the same request).
-    fn redirect(&self, response: &Response) -> Option<Redirect> {
-        if !matches!(response.status().as_u16(), 301 | 302 | 303 | 307 | 308) {
-            return None;
-        }
-        let location = response.headers().get(header::LOCATION);
-        let location = location.and_then(|value| value.to_str().ok()).unwrap_or_default();
-        Some(url::redirect(&self.origin, location))
     }
 }
 

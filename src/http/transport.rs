@@ -11,7 +11,7 @@ use ureq::unversioned::transport::{
     Buffers, ConnectionDetails, Connector, NextTimeout, RustlsConnector, TcpConnector, Transport,
     time,
 };
-use ureq::{config::Config, http::Uri};
+use ureq::{Error, config::Config, http::Uri};
 
 use super::attempt::{Kind, TransportError};
 use super::connect::{first_of, in_order};
@@ -23,7 +23,7 @@ use crate::{error::Stage, event::Event};
 /// request got.
 pub(crate) fn agent(config: Config, resolver: CachingResolver) -> ureq::Agent {
     let (last_used, tls) = (Mutex::default(), RustlsConnector::default());
-    let connector = LinkConnector { resolver: Arc::new(resolver), last_used, tls };
+    let connector = TrackedConnector { resolver: Arc::new(resolver), last_used, tls };
     ureq::Agent::with_parts(config, connector, NoResolver)
 }
 
@@ -33,72 +33,63 @@ pub(crate) fn agent(config: Config, resolver: CachingResolver) -> ureq::Agent {
 struct NoResolver;
 
 impl Resolver for NoResolver {
-    fn resolve(
-        &self,
-        _: &Uri,
-        _: &Config,
-        _: NextTimeout,
-    ) -> Result<ResolvedSocketAddrs, ureq::Error> {
+    fn resolve(&self, _: &Uri, _: &Config, _: NextTimeout) -> Result<ResolvedSocketAddrs, Error> {
         Ok(self.empty())
     }
 }
 
 /// Makes connections, through a proxy if there is one.
-struct LinkConnector {
+struct TrackedConnector {
     resolver: Arc<CachingResolver>,
     /// The address that the latest connection was made to.
     last_used: Mutex<Option<SocketAddr>>,
     tls: RustlsConnector,
 }
 
-impl Connector for LinkConnector {
-    type Out = Link;
+impl Connector for TrackedConnector {
+    type Out = Stream;
 
-    fn connect(
-        &self,
-        details: &ConnectionDetails,
-        _: Option<()>,
-    ) -> Result<Option<Self::Out>, ureq::Error> {
-        let link = self.open(details).map_err(|error| {
+    fn connect(&self, details: &ConnectionDetails, _: Option<()>) -> Result<Option<Stream>, Error> {
+        let stream = self.open(details).map_err(|error| {
             self.resolver.forget();
-            ureq::Error::Other(error.into())
+            Error::Other(error.into())
         })?;
-        Ok(Some(Link { is_whole: true, ..link }))
+        Ok(Some(Stream { is_whole: true, ..stream }))
     }
 }
 
-impl LinkConnector {
-    fn open(&self, details: &ConnectionDetails) -> Result<Link, TransportError> {
+impl TrackedConnector {
+    fn open(&self, details: &ConnectionDetails) -> Result<Stream, TransportError> {
         let Some(proxy) = details.config.proxy() else {
             return self.connect_to(details, details.uri);
         };
         let to_proxy = self.connect_to(details, proxy.uri());
         let left = || time_left(details);
-        let tunnel = to_proxy.and_then(|link| tunnel::open(link, details, proxy, left()));
+        let tunnel = to_proxy.and_then(|stream| tunnel::open(stream, details, proxy, left()));
         // Whatever failed so far is the proxy's failure. It also resolves the host.
         let at_proxy = |error| TransportError { proxy: Some(host_and_port(proxy.uri())), ..error };
         self.handshake(&step(details, details.uri), tunnel.map_err(at_proxy)?)
     }
 
     /// Connects to the host of a URL, to the first of its addresses that accepts.
-    fn connect_to(&self, details: &ConnectionDetails, uri: &Uri) -> Result<Link, TransportError> {
-        let addresses = self.addresses(details, uri)?;
-        let candidates = in_order(&addresses, *lock(&self.last_used));
+    fn connect_to(&self, details: &ConnectionDetails, uri: &Uri) -> Result<Stream, TransportError> {
+        let candidates = self.candidates(details, uri)?;
         let connect = |address, limit: Duration| {
             let mut details = step(details, uri);
             details.addrs.push(address);
             details.timeout.after = limit.into();
-            let transport = TcpConnector::default().connect(&details, None::<()>)?;
+            let tcp = TcpConnector::default().connect(&details, None::<()>)?;
             *lock(&self.last_used) = Some(address);
             let host = uri.host().unwrap_or_default();
             self.resolver.events.emit(&Event::Connected { host, address });
-            transport.map(Link::over).ok_or(ureq::Error::ConnectionFailed)
+            tcp.map(Stream::over).ok_or(Error::ConnectionFailed)
         };
-        let link = first_of(candidates, || time_left(details), connect)?;
-        self.handshake(&step(details, uri), link)
+        let stream = first_of(candidates, || time_left(details), connect)?;
+        self.handshake(&step(details, uri), stream)
     }
 
-    fn addresses(&self, details: &ConnectionDetails, uri: &Uri) -> Addresses {
+    /// The addresses of the host of a URL, in the order in which they are tried.
+    fn candidates(&self, details: &ConnectionDetails, uri: &Uri) -> Addresses {
         let mut addresses = self.resolver.addresses(uri, time_left(details))?;
         // Plain http stays on this machine, whatever a hosts file says of localhost.
         if uri.scheme_str() == Some("http") && details.config.proxy().is_none() {
@@ -108,28 +99,26 @@ impl LinkConnector {
                 return Err(TransportError::new(Stage::Connect, Kind::Final, reason));
             }
         }
-        Ok(addresses)
+        Ok(in_order(&addresses, *lock(&self.last_used)))
     }
 
     /// Makes the TLS handshake where the URL is https. All connections share its set-up.
-    fn handshake(&self, to: &ConnectionDetails, link: Link) -> Result<Link, TransportError> {
-        let over_tls = self.tls.connect(to, Some(link));
-        let over_tls = over_tls.and_then(|over_tls| over_tls.ok_or(ureq::Error::ConnectionFailed));
-        over_tls.map(Link::over).map_err(|error| {
-            match TransportError::at(Stage::Tls, error) {
-                // The connection's own failure, such as a reset.
-                TransportError { kind: kind @ Kind::Temporary, .. } => {
-                    TransportError::new(Stage::Connect, kind, "closed during the TLS handshake")
-                }
-                error => error,
+    fn handshake(&self, to: &ConnectionDetails, stream: Stream) -> Result<Stream, TransportError> {
+        let failure = |error| match TransportError::at(Stage::Tls, error) {
+            // The connection's own failure, such as a reset.
+            TransportError { kind: kind @ Kind::Temporary, .. } => {
+                TransportError::new(Stage::Connect, kind, "closed during the TLS handshake")
             }
-        })
+            error => error,
+        };
+        let over_tls = self.tls.connect(to, Some(stream)).map_err(failure)?;
+        over_tls.map(Stream::over).ok_or_else(|| failure(Error::ConnectionFailed))
     }
 }
 
-impl fmt::Debug for LinkConnector {
+impl fmt::Debug for TrackedConnector {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("LinkConnector")
+        f.write_str("TrackedConnector")
     }
 }
 
@@ -163,7 +152,7 @@ fn step<'a>(details: &'a ConnectionDetails<'a>, uri: &'a Uri) -> ConnectionDetai
 /// microsecond, of which a socket is told by a system call for each read and write, a
 /// tenth of a kept-alive call.
 #[derive(Debug)]
-struct Link {
+struct Stream {
     inner: Box<dyn Transport>,
     /// It leads to the host itself: TLS up to a proxy is no TLS to the host, and what a
     /// proxy or TLS sends is no response.
@@ -175,34 +164,35 @@ struct Link {
     reused: bool,
 }
 
-impl Link {
+impl Stream {
+    /// A part of a connection.
     fn over(inner: impl Transport) -> Self {
         let inner = inner.boxed();
         Self { inner, is_whole: false, awaits_response: false, reused: false }
     }
 
     /// What ureq is told of a failure: of one before the response, how it came to that.
-    fn failure(&self, error: ureq::Error) -> ureq::Error {
-        if !self.awaits_response || matches!(error, ureq::Error::Timeout(_)) {
+    fn failure(&self, error: Error) -> Error {
+        if !self.awaits_response || matches!(error, Error::Timeout(_)) {
             return error;
         }
         let error = TransportError::at(Stage::Exchange, error);
-        ureq::Error::Other(TransportError { was_idle: self.reused, ..error }.into())
+        Error::Other(TransportError { was_idle: self.reused, ..error }.into())
     }
 }
 
-impl Transport for Link {
+impl Transport for Stream {
     fn buffers(&mut self) -> &mut dyn Buffers {
         self.inner.buffers()
     }
 
-    fn transmit_output(&mut self, amount: usize, timeout: NextTimeout) -> Result<(), ureq::Error> {
+    fn transmit_output(&mut self, amount: usize, timeout: NextTimeout) -> Result<(), Error> {
         self.awaits_response = self.is_whole;
         let sent = self.inner.transmit_output(amount, in_steps(timeout));
         sent.map_err(|error| self.failure(error))
     }
 
-    fn await_input(&mut self, timeout: NextTimeout) -> Result<bool, ureq::Error> {
+    fn await_input(&mut self, timeout: NextTimeout) -> Result<bool, Error> {
         let came = self.inner.await_input(in_steps(timeout));
         let came = came.map_err(|error| self.failure(error))?;
         if self.awaits_response && !came {
