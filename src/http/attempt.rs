@@ -224,8 +224,9 @@ mod tests {
 
     fn with_call<T>(test: impl FnOnce(&Call<'_>) -> T) -> T {
         let second = Duration::from_secs(1);
+        let proxy = ureq::Proxy::new("http://user:proxy-password@p.example").unwrap();
         let http = Http {
-            agent: ureq::Agent::new_with_defaults(),
+            agent: ureq::Agent::config_builder().proxy(Some(proxy)).build().into(),
             origin: Origin::split("https://api.example").unwrap().0,
             host: "api.example".to_owned(),
             limits: Limits {
@@ -350,6 +351,14 @@ mod tests {
         let failure = with_call(|call| AttemptError::exchange(error, Some(5), call));
         assert!(matches!(failure.error, Error::Transport { stage: Stage::Tls, .. }), "{failure:?}");
         assert_eq!(may_repeat(&failure), [false, false]);
+    }
+
+    #[test]
+    fn the_password_of_the_proxy_is_a_secret_of_the_call() {
+        with_call(|call| {
+            assert_eq!(call.redactor().line("no proxy-password"), None);
+            assert_eq!(call.redactor().line("no password").as_deref(), Some("no password"));
+        });
     }
 
     #[test]
