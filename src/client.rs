@@ -114,11 +114,11 @@ impl Client {
         &self,
         tokens: &Tokens,
         resource: &Resource,
-        mut take: impl FnMut(Response, &Call<'_>) -> Result<T, AttemptError>,
+        take: impl FnMut(Response, &Call<'_>) -> Result<T, AttemptError>,
     ) -> Result<T, Error> {
         let operation = Operation::Read { resource: resource.path().to_owned() };
         let call = self.call(operation, resource.as_str(), &tokens.secrets());
-        call.get(tokens.access_token(), |response| take(response, &call))
+        call.get(tokens.access_token(), take)
     }
 
     fn call<'a>(&'a self, operation: Operation, resource: &str, secrets: &[&'a str]) -> Call<'a> {

@@ -125,7 +125,7 @@ pub(crate) struct TransportError {
 pub(crate) enum Kind {
     /// It may succeed later.
     Temporary,
-    /// Time to connect ran out, whatever else failed before.
+    /// Time ran out before there was a connection, whatever else failed before.
     Timeout,
     /// It would fail again.
     Final,
@@ -167,9 +167,9 @@ impl TransportError {
         let mut reason = self.what_failed(call);
         let is_timeout = self.kind == Kind::Timeout;
         if is_timeout {
-            let longest =
-                if self.stage == Stage::Resolve { RESOLVE_TIMEOUT } else { call.timeout() };
-            let limit = call.timeout().min(call.http.limits.connect).min(longest);
+            let limit = call.timeout().min(call.http.limits.connect);
+            let limit =
+                if self.stage == Stage::Resolve { limit.min(RESOLVE_TIMEOUT) } else { limit };
             reason += &format!(" within {} s", limit.as_secs_f64());
         }
         if !self.reason.is_empty() {

@@ -100,12 +100,12 @@ impl Call<'_> {
     pub(crate) fn get<T>(
         &self,
         access_token: &AccessToken,
-        mut take: impl FnMut(Response) -> Result<T, AttemptError>,
+        mut take: impl FnMut(Response, &Self) -> Result<T, AttemptError>,
     ) -> Result<T, Error> {
         let bearer = format!("Bearer {}", access_token.secret());
         self.http.retry(&Method::GET, self.http.limits.retries, || {
             let deadline = Instant::now() + self.timeout();
-            let mut attempt = || take(self.follow_redirects(&bearer, deadline)?);
+            let mut attempt = || take(self.follow_redirects(&bearer, deadline)?, self);
             // The server may have closed any of the idle connections, which shows only
             // when a request has been sent over it.
             for _ in 0..MAX_IDLE_CONNECTIONS {
