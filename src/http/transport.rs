@@ -65,10 +65,12 @@ impl TrackedConnector {
         };
         let to_proxy = self.connect_to(details, proxy.uri());
         let left = || time_left(details);
-        let tunnel = to_proxy.and_then(|stream| tunnel::open(stream, details, proxy, left()));
+        let tunnel =
+            to_proxy.and_then(|stream| tunnel::open(stream.boxed(), details, proxy, left()));
         // Whatever failed so far is the proxy's failure. It also resolves the host.
         let at_proxy = |error| TransportError { proxy: Some(host_and_port(proxy.uri())), ..error };
-        self.handshake(&step(details, details.uri), tunnel.map_err(at_proxy)?)
+        let tunnel = Stream::over(tunnel.map_err(at_proxy)?);
+        self.handshake(&step(details, details.uri), tunnel)
     }
 
     /// Connects to the host of a URL, to the first of its addresses that accepts.
@@ -82,7 +84,7 @@ impl TrackedConnector {
             *lock(&self.last_used) = Some(address);
             let host = uri.host().unwrap_or_default();
             self.resolver.events.emit(&Event::Connected { host, address });
-            tcp.map(Stream::over).ok_or(Error::ConnectionFailed)
+            tcp.map(Transport::boxed).map(Stream::over).ok_or(Error::ConnectionFailed)
         };
         let stream = first_of(candidates, || time_left(details), connect)?;
         self.handshake(&step(details, uri), stream)
@@ -112,7 +114,8 @@ impl TrackedConnector {
             error => error,
         };
         let over_tls = self.tls.connect(to, Some(stream)).map_err(failure)?;
-        over_tls.map(Stream::over).ok_or_else(|| failure(Error::ConnectionFailed))
+        let over_tls = over_tls.ok_or(Error::ConnectionFailed).map_err(failure)?;
+        Ok(Stream::over(over_tls.boxed()))
     }
 }
 
@@ -166,8 +169,7 @@ struct Stream {
 
 impl Stream {
     /// A part of a connection.
-    fn over(inner: impl Transport) -> Self {
-        let inner = inner.boxed();
+    fn over(inner: Box<dyn Transport>) -> Self {
         Self { inner, is_whole: false, awaits_response: false, reused: false }
     }
 

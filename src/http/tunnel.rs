@@ -20,12 +20,12 @@ const MAX_HEAD: usize = 16 * 1024;
 
 /// Asks the proxy at the other end of `stream` for a tunnel to the host of `details`, within
 /// a time limit.
-pub(crate) fn open<T: Transport>(
-    stream: T,
+pub(crate) fn open(
+    stream: Box<dyn Transport>,
     details: &ConnectionDetails,
     proxy: &Proxy,
     limit: Duration,
-) -> Result<T, TransportError> {
+) -> Result<Box<dyn Transport>, TransportError> {
     let mut stream = TransportAdapter::new(stream, details.current_time.clone());
     // Of the adapter's reads and writes all together.
     stream.set_timeout(NextTimeout { after: limit.into(), ..details.timeout });
