@@ -74,7 +74,7 @@ pub(crate) struct Call<'a> {
     pub(crate) target: String,
     /// The body of a POST.
     pub(crate) body: String,
-    /// What is secret in the request.
+    /// The secrets in the request. (The password of the proxy is one more of the call.)
     pub(crate) secrets: Vec<&'a str>,
 }
 
