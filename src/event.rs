@@ -27,7 +27,7 @@ pub enum Event<'a> {
     Resolved {
         /// The name.
         host: &'a str,
-        /// Its addresses, in the order in which they are tried.
+        /// Its addresses, in the operating system's order.
         addresses: &'a [SocketAddr],
     },
     /// A TCP connection was made.

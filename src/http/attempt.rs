@@ -97,11 +97,14 @@ fn timed_out(limit: Timeout, received: Option<u64>, call: &Call<'_>) -> Error {
     let seconds = if limit == Timeout::Global { whole } else { read }.as_secs_f64();
     let bytes = received.unwrap_or(0);
     let reason = match limit {
-        Timeout::PerRead => format!("the response stalled for {seconds} s after {bytes} bytes"),
-        Timeout::Global if received.is_some() => {
+        // It may as well be the limit of a read of the head that ends the wait for one.
+        _ if received.is_none() => {
+            format!("no response from {} within {seconds} s", call.http.host)
+        }
+        Timeout::Global => {
             format!("the response wasn't complete within {seconds} s, after {bytes} bytes")
         }
-        _ => format!("no response from {} within {seconds} s", call.http.host),
+        _ => format!("the response stalled for {seconds} s after {bytes} bytes"),
     };
     let (operation, stage) = (call.operation.clone(), Stage::Exchange);
     Error::Transport { operation, stage, is_timeout: true, is_temporary: true, reason }
@@ -314,6 +317,7 @@ mod tests {
         for (limit, received, text) in [
             (Timeout::Global, None, "no response from api.example within 12 s"),
             (Timeout::Global, Some(9), "the response wasn't complete within 12 s, after 9 bytes"),
+            (Timeout::PerRead, None, "no response from api.example within 5 s"),
             (Timeout::RecvResponse, None, "no response from api.example within 5 s"),
             (Timeout::PerRead, Some(9), "the response stalled for 5 s after 9 bytes"),
         ] {

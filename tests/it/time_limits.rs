@@ -75,7 +75,14 @@ fn a_limit_that_ends_a_response_is_told_as_what_it_is() {
         respond(&stream, b"HTTP/1.1 200 OK\r\n\r\n");
         drip(&stream, b" ");
     });
+    let silent = ScriptedServer::start(|_, stream| hold(stream));
     let text = |builder: ClientBuilder| read(builder).to_string();
+    // No part of a second that sockets are told of as it is.
+    for limit in [SHORT, Duration::from_millis(250)] {
+        let text = text(builder(&silent.base_url()).read_timeout(limit));
+        let end = format!("within {} s", limit.as_secs_f64());
+        assert!(text.starts_with("datasets/: no response from") && text.ends_with(&end), "{text}");
+    }
     assert_eq!(
         text(builder(&stalled.base_url()).read_timeout(SHORT)),
         "datasets/: the response stalled for 0.2 s after 3 bytes"
