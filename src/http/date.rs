@@ -1,6 +1,6 @@
 //! HTTP dates (RFC 9110, section 5.6.7) and the `Retry-After` header (10.2.3).
 
-use std::time::Duration;
+use std::{ops::Range, time::Duration};
 
 const DAY: i64 = 86_400;
 const WEEKDAYS: [&str; 7] = ["Mon", "Tue", "Wed", "Thu", "Fri", "Sat", "Sun"];
@@ -21,18 +21,22 @@ pub(crate) fn retry_after(value: &str, now: u64) -> Option<Duration> {
 /// Parses an IMF-fixdate, such as `Sun, 06 Nov 1994 08:49:37 GMT`, into Unix seconds.
 /// Whether the day of the week is the date's isn't checked.
 pub(crate) fn parse_imf_fixdate(text: &str) -> Option<i64> {
-    let (weekday, date) = text.strip_suffix(" GMT")?.split_once(", ")?;
-    let [day, month, year, time] = date.split(' ').collect::<Vec<_>>()[..] else { return None };
-    let [hour, minute, second] = time.split(':').collect::<Vec<_>>()[..] else { return None };
-    let month = MONTHS.iter().position(|name| *name == month)?;
-    let date = (number(year, 4)?, month as i64 + 1, number(day, 2)?);
-    let (hour, minute, second) = (number(hour, 2)?, number(minute, 2)?, number(second, 2)?);
+    // The form has a fixed length.
+    let number = |place: Range<usize>| text.get(place)?.parse::<u16>().ok().map(i64::from);
+    let (weekday, month_name) = (text.get(..3)?, text.get(8..11)?);
+    let (day, year) = (number(5..7)?, number(12..16)?);
+    let (hour, minute, second) = (number(17..19)?, number(20..22)?, number(23..25)?);
+    let time = format!("{hour:02}:{minute:02}:{second:02}");
+    let is_fixdate = text == format!("{weekday}, {day:02} {month_name} {year:04} {time} GMT");
     // A second of 60 is a leap second.
-    let possible = WEEKDAYS.contains(&weekday) && hour < 24 && minute < 60 && second <= 60;
-    let days = days_from_civil(date);
-    // A date that doesn't exist, such as 30 February, comes back as another one.
-    (possible && civil_from_days(days) == date)
-        .then_some(days * DAY + hour * 3_600 + minute * 60 + second)
+    let is_possible = WEEKDAYS.contains(&weekday) && hour < 24 && minute < 60 && second <= 60;
+    let month = 1 + MONTHS.iter().position(|name| *name == month_name)? as i64;
+    // A year begins within two days of this one, as 400 have 146,097 days. A date that
+    // doesn't exist, such as 30 February, isn't found in it.
+    let new_year = (year - 1970) * 146_097 / 400;
+    let mut days = new_year - 2..new_year + 368;
+    let days = days.find(|days| civil_from_days(*days) == (year, month, day))?;
+    (is_fixdate && is_possible).then_some(days * DAY + hour * 3_600 + minute * 60 + second)
 }
 
 /// Formats the date of a Unix time, such as `1994-11-06`, in UTC.
@@ -41,21 +45,8 @@ pub(crate) fn format_date(unix_seconds: i64) -> String {
     format!("{year:04}-{month:02}-{day:02}")
 }
 
-fn number(digits: &str, length: usize) -> Option<i64> {
-    let all_digits = digits.bytes().all(|byte| byte.is_ascii_digit());
-    (digits.len() == length && all_digits).then(|| digits.parse().ok())?
-}
-
-/// Returns the days from 1970-01-01 to a date of the proleptic Gregorian calendar.
+/// Returns the date of a day of the proleptic Gregorian calendar, counted from 1970-01-01.
 /// Years begin in March here, so that a leap day is the last of its year.
-fn days_from_civil((year, month, day): (i64, i64, i64)) -> i64 {
-    let year = year - i64::from(month < 3);
-    let day_of_year = (153 * ((month + 9) % 12) + 2) / 5 + day - 1;
-    let leap_days = year.div_euclid(4) - year.div_euclid(100) + year.div_euclid(400);
-    year * 365 + leap_days + day_of_year - 719_468
-}
-
-/// The inverse of [`days_from_civil`].
 fn civil_from_days(days: i64) -> (i64, i64, i64) {
     let day = days + 719_468;
     let (era, day) = (day.div_euclid(146_097), day.rem_euclid(146_097));
@@ -93,7 +84,10 @@ mod tests {
         let (mut year, mut month, mut day) = (0, 1, 1);
         for days in -719_528..=2_932_896 {
             assert_eq!(civil_from_days(days), (year, month, day));
-            assert_eq!(days_from_civil((year, month, day)), days);
+            if let (1, 1) | (2, 28..) | (12, 31) = (month, day) {
+                let read = parse_imf_fixdate(&imf_fixdate(days * DAY));
+                assert_eq!(read, Some(days * DAY));
+            }
             let leap = year % 4 == 0 && (year % 100 != 0 || year % 400 == 0);
             let last = match month {
                 2 => 28 + i64::from(leap),
