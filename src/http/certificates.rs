@@ -17,7 +17,8 @@ const REFUSED_AT_FIRST: &str =
 
 /// What rustls says, in `Debug` text as well, and why there is no connection. The first
 /// that fits is taken.
-const REASONS: [(&str, &str); 9] = [
+const REASONS: [(&str, &str); 10] = [
+    ("invalid peer certificate: UnknownIssuer", "not trusted by Mozilla's root certificates"),
     // An authority made anew under the same name, or RSA of 1024 bits.
     ("BadSignature", "not signed with a trusted key, or with one of a kind that isn't supported"),
     ("CaUsedAsEndEntity", "a certificate authority's own, which a server can't use"),
@@ -95,41 +96,31 @@ fn decode(body: &str) -> Result<Certificate<'static>, &'static str> {
 /// isn't written and has no extensions.
 fn leading_certificate(der: &[u8]) -> Option<&[u8]> {
     const SEQUENCE: u8 = 0x30;
-    let (SEQUENCE, content, rest) = element(der)? else { return None };
-    let [(SEQUENCE, tbs), (SEQUENCE, _), (0x03, _)] = elements(content)?[..] else { return None };
-    let fields = elements(tbs)?;
-    let fields = match &fields[..] {
-        [(0xa0, [2, 1, 2]), fields @ .., (0xa3, _)] | [(0xa0, [2, 1, 2]), fields @ ..] => fields,
-        fields => fields,
-    };
+    let skip = |der, tag| Some(element(tag, der)?.1);
+    let (certificate, rest) = element(SEQUENCE, der)?;
+    let (fields, signature) = element(SEQUENCE, certificate)?;
+    let version_3 = fields.strip_prefix(&[0xa0, 3, 2, 1, 2]);
     // The serial number, then signature, issuer, validity, subject and key.
-    let expected = [0x02, SEQUENCE, SEQUENCE, SEQUENCE, SEQUENCE, SEQUENCE];
-    let is_whole = fields.iter().map(|(tag, _)| *tag).eq(expected);
+    let tags = [0x02, SEQUENCE, SEQUENCE, SEQUENCE, SEQUENCE, SEQUENCE];
+    let fields_end = tags.into_iter().try_fold(version_3.unwrap_or(fields), skip)?;
+    // The extensions, which may be left out.
+    let extensions_end = version_3.and_then(|_| skip(fields_end, 0xa3)).unwrap_or(fields_end);
+    // The algorithm once more, and the signature.
+    let signature_end = [SEQUENCE, 0x03].into_iter().try_fold(signature, skip)?;
+    let is_whole = extensions_end.is_empty() && signature_end.is_empty();
     is_whole.then(|| &der[..der.len() - rest.len()])
 }
 
-/// Splits DER into its elements: the tag and the content of each.
-fn elements(mut der: &[u8]) -> Option<Vec<(u8, &[u8])>> {
-    let mut elements = Vec::new();
-    while !der.is_empty() {
-        let (tag, content, rest) = element(der)?;
-        elements.push((tag, content));
-        der = rest;
-    }
-    Some(elements)
-}
-
-/// Splits the first element off: its tag, its content, and what follows it. Each length
-/// is written in the shortest form. rustls takes no element of 64 KB and more.
-fn element(der: &[u8]) -> Option<(u8, &[u8], &[u8])> {
-    let (tag, rest) = der.split_first()?;
-    let (length, rest) = match rest {
+/// Splits the first element of DER off, if it has this tag: its content, and what follows
+/// it. Each length is written in the shortest form. rustls takes no element of 64 KB and
+/// more.
+fn element(tag: u8, der: &[u8]) -> Option<(&[u8], &[u8])> {
+    let (length, rest) = match der.strip_prefix(&[tag])? {
         [len @ ..=0x7f, rest @ ..] | [0x81, len @ 0x80..=0xff, rest @ ..] => ([0, *len], rest),
         [0x82, high @ 1..=0xff, low, rest @ ..] => ([*high, *low], rest),
         _ => return None,
     };
-    let (content, rest) = rest.split_at_checked(u16::from_be_bytes(length).into())?;
-    Some((*tag, content, rest))
+    rest.split_at_checked(u16::from_be_bytes(length).into())
 }
 
 /// Puts what rustls says of a failed handshake with this host into words. It isn't a
@@ -146,8 +137,7 @@ pub(crate) fn describe(
         return (Stage::Tls, reason.unwrap_or("it failed").to_owned());
     };
     let text = if error.starts_with("certificate not valid for name") {
-        let names = names(error).unwrap_or_else(|| "no host (subjectAltName)".to_owned());
-        let names = redactor.line(&names).unwrap_or_else(|| "other names".to_owned());
+        let names = redactor.line(&names(error)).unwrap_or_else(|| "other names".to_owned());
         format!("made for {names}, not for {host}")
     } else if let Some(date) = date_after(error, ", but certificate is not valid after ") {
         format!("expired on {date}")
@@ -155,8 +145,6 @@ pub(crate) fn describe(
         format!("not valid before {date}")
     } else if error.starts_with("UnknownIssuer") && own_roots {
         "not trusted by the root certificates given, which don't hold its issuer's".to_owned()
-    } else if error.starts_with("UnknownIssuer") {
-        "not trusted by Mozilla's root certificates".to_owned()
     } else {
         reason.unwrap_or("not valid").to_owned()
     };
@@ -165,18 +153,16 @@ pub(crate) fn describe(
 
 /// The host names and addresses that a certificate is made for, as far as a message
 /// has room for them. rustls writes them out as they come.
-fn names(error: &str) -> Option<String> {
-    let (_, list) = error.split_once("; certificate is only valid for ")?;
+fn names(error: &str) -> String {
+    let (_, list) = error.split_once("; certificate is only valid for ").unwrap_or_default();
     let list = list.replace(" or ", ", ");
     let names = list.split(", ").filter_map(|name| {
         let name = name.strip_prefix("DnsName(\"").or(name.strip_prefix("IpAddress("))?;
         Some(name.trim_end_matches(['"', ')']))
     });
-    let mut names: Vec<&str> = names.take(MAX_NAMES + 1).collect();
-    if let Some(next) = names.get_mut(MAX_NAMES) {
-        *next = "…";
-    }
-    (!names.is_empty()).then(|| names.join(", "))
+    let names = names.enumerate().map(|(n, name)| if n < MAX_NAMES { name } else { "…" });
+    let names: Vec<&str> = names.take(MAX_NAMES + 1).collect();
+    if names.is_empty() { "no host (subjectAltName)".to_owned() } else { names.join(", ") }
 }
 
 fn date_after(error: &str, words: &str) -> Option<String> {
@@ -426,8 +412,9 @@ AiEA0RM6Ew8r1ssPfbryxIXdm1zfZl/wkO5+G+NDAWd/9zQCIQCgB442rAEkggd9
             (element_of(&[4], 0), None),
             (Vec::new(), None),
         ] {
-            let found = element(&der).map(|(tag, content, _)| (tag, content.len()));
-            assert_eq!(found, content.map(|length| (4, length)), "{der:x?}");
+            let found = element(4, &der).map(|(content, _)| content.len());
+            assert_eq!(found, content, "{der:x?}");
+            assert_eq!(element(5, &der), None);
         }
     }
 
