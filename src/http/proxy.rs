@@ -20,7 +20,7 @@ impl Setting {
     /// over plain http has none, whatever the setting.
     pub(crate) fn proxy(&self, target: &Origin) -> Result<Option<Proxy>, Error> {
         match self {
-            _ if !target.https => Ok(None),
+            _ if target.scheme == "http" => Ok(None),
             Self::Direct => Ok(None),
             Self::Url(url) => parse("proxy", url).map(Some),
             Self::Environment => from_environment(target, |name| env::var_os(name)),
@@ -74,8 +74,7 @@ fn covers(entry: &str, target: &Origin) -> bool {
 fn covers_name(pattern: &str, host: &str) -> bool {
     let name = pattern.trim_start_matches("*.").trim_start_matches('.');
     let name = name.trim_end_matches('.').to_ascii_lowercase();
-    let above = host.strip_suffix(name.as_str());
-    !name.is_empty() && above.is_some_and(|above| above.is_empty() || above.ends_with('.'))
+    !name.is_empty() && format!(".{host}").ends_with(&format!(".{name}"))
 }
 
 fn covers_address(pattern: &str, host: IpAddr) -> bool {
@@ -114,8 +113,8 @@ fn parse(name: &'static str, url: &str) -> Result<Proxy, Error> {
     let authority = rest.strip_suffix('/').unwrap_or(rest);
     let (user, authority) =
         authority.rsplit_once('@').map_or((None, authority), |(user, host)| (Some(user), host));
-    let (host, port) = split_authority(authority).map_err(refuse)?;
-    let mut proxy = Proxy::builder(protocol).host(host).port(port.unwrap_or(default_port));
+    let (host, port) = split_authority(authority, default_port).map_err(refuse)?;
+    let mut proxy = Proxy::builder(protocol).host(host).port(port);
     if let Some(user) = user {
         let (user, password) = user.split_once(':').unwrap_or((user, ""));
         let not_utf8 = |_| refuse("its user or password isn't UTF-8");

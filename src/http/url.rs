@@ -15,6 +15,14 @@ const MAX_PATH: usize = 4096;
 /// The longest target of a redirect, in bytes as it goes on the wire, for the same reason.
 const MAX_TARGET: usize = 16 * 1024;
 
+/// What never needs to be encoded, beside letters and digits (RFC 3986, section 2.3).
+pub(crate) const UNRESERVED: &[u8] = b"-._~";
+
+/// What stands for itself in a path or a query, beside letters and digits (RFC 3986,
+/// sections 3.3 and 3.4): an escape stays one, and the API's own names of parameters have
+/// brackets.
+const PATH_OR_QUERY: &[u8] = b"-._~!$&'()*+,;=:@/?%[]";
+
 /// Why a text is refused.
 type Reason = &'static str;
 
@@ -22,10 +30,14 @@ fn refuse_if(is_refused: bool, reason: Reason) -> Result<(), Reason> {
     if is_refused { Err(reason) } else { Ok(()) }
 }
 
+/// The schemes, and the default port of each.
+const SCHEMES: [(&str, u16); 2] = [("https", 443), ("http", 80)];
+
 /// Scheme, host and port (RFC 6454).
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Origin {
-    pub(crate) https: bool,
+    /// `https` or `http`.
+    pub(crate) scheme: &'static str,
     /// In lower case; an IPv6 address in its brackets.
     pub(crate) host: String,
     pub(crate) port: u16,
@@ -34,14 +46,19 @@ pub(crate) struct Origin {
 impl Origin {
     /// Splits an absolute `http` or `https` URL into its origin and the rest.
     pub(crate) fn split(url: &str) -> Result<(Self, &str), Reason> {
-        let (scheme, rest) = url.split_once("://").ok_or("must begin with https://")?;
-        let https = scheme.eq_ignore_ascii_case("https");
-        refuse_if(!https && !scheme.eq_ignore_ascii_case("http"), "must begin with https://")?;
+        let (scheme, rest) = url.split_once("://").unwrap_or_default();
+        let known = SCHEMES.into_iter().find(|(name, _)| scheme.eq_ignore_ascii_case(name));
+        let (scheme, default_port) = known.ok_or("must begin with https://")?;
         let (authority, rest) = rest.split_at(rest.find(['/', '?', '#']).unwrap_or(rest.len()));
         refuse_if(authority.contains('@'), "must not hold a user name or a password")?;
-        let (host, port) = split_authority(authority)?;
-        let port = port.unwrap_or(if https { 443 } else { 80 });
-        Ok((Self { https, host: host.to_ascii_lowercase(), port }, rest))
+        let (host, port) = split_authority(authority, default_port)?;
+        Ok((Self { scheme, host: host.to_ascii_lowercase(), port }, rest))
+    }
+
+    /// The host, with the port where it isn't the default one.
+    pub(crate) fn authority(&self) -> String {
+        let is_default = SCHEMES.contains(&(self.scheme, self.port));
+        if is_default { self.host.clone() } else { format!("{}:{}", self.host, self.port) }
     }
 
     /// Whether the host is this machine, whatever a name server says.
@@ -49,37 +66,25 @@ impl Origin {
         matches!(self.host.as_str(), "localhost" | "[::1]")
             || self.host.parse().is_ok_and(|address: Ipv4Addr| address.is_loopback())
     }
-
-    fn scheme(&self) -> &'static str {
-        if self.https { "https:" } else { "http:" }
-    }
-
-    /// The host, with the port where it isn't the scheme's own.
-    pub(crate) fn authority(&self) -> String {
-        match (self.https, self.port) {
-            (true, 443) | (false, 80) => self.host.clone(),
-            (_, port) => format!("{}:{port}", self.host),
-        }
-    }
 }
 
 impl fmt::Display for Origin {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{}//{}", self.scheme(), self.authority())
+        write!(f, "{}://{}", self.scheme, self.authority())
     }
 }
 
 /// Splits `host[:port]` and checks both.
-pub(crate) fn split_authority(authority: &str) -> Result<(&str, Option<u16>), Reason> {
+pub(crate) fn split_authority(authority: &str, default_port: u16) -> Result<(&str, u16), Reason> {
     // The colons of an IPv6 address stand within its brackets.
-    let after_address = authority.rfind(']').map_or(0, |end| end + 1);
-    let colon = authority[after_address..].find(':');
-    let (host, port) = authority.split_at(colon.map_or(authority.len(), |at| after_address + at));
+    let address_end = authority.rfind(']').unwrap_or(0);
+    let colon = authority[address_end..].find(':').map_or(authority.len(), |at| address_end + at);
+    let (host, port) = authority.split_at(colon);
     check_host(host)?;
-    let Some(digits) = port.strip_prefix(':') else { return Ok((host, None)) };
+    let Some(digits) = port.strip_prefix(':') else { return Ok((host, default_port)) };
     // `parse` takes a sign as well.
     let port = digits.parse().ok().filter(|port| *port > 0 && !digits.starts_with('+'));
-    Ok((host, Some(port.ok_or("the port must be a number from 1 to 65535")?)))
+    Ok((host, port.ok_or("the port must be a number from 1 to 65535")?))
 }
 
 fn check_host(host: &str) -> Result<(), Reason> {
@@ -111,13 +116,14 @@ pub(crate) struct BaseUrl {
 impl BaseUrl {
     pub(crate) fn parse(url: &str) -> Result<Self, Reason> {
         check_characters(url)?;
-        let (origin, rest) = Origin::split(url)?;
-        let is_secure = origin.https || origin.is_loopback();
+        let (origin, path) = Origin::split(url)?;
+        let is_secure = origin.scheme == "https" || origin.is_loopback();
         refuse_if(!is_secure, "must begin with https:// (plain http is for localhost alone)")?;
-        refuse_if(rest.contains('?'), "must not have a query")?;
-        let prefix = rest.strip_suffix('/').unwrap_or(rest);
-        check_path(&format!("{}/", prefix.strip_prefix('/').unwrap_or("-")))?;
-        Ok(Self { origin, prefix: encode_path(prefix)? })
+        refuse_if(path.contains('?'), "must not have a query")?;
+        let prefix = path.strip_suffix('/').unwrap_or(path);
+        // A resource follows it.
+        check_path(&format!("{prefix}/")[1..])?;
+        Ok(Self { origin, prefix: encode_path(prefix, MAX_PATH)? })
     }
 
     /// The path, below the origin, of `resource` below `/v1/`.
@@ -149,7 +155,7 @@ impl Resource {
         let mut names = query.split('&').filter_map(|parameter| parameter.split('=').next());
         let is_ours = names.any(|name| matches!(&decode(name)[..], b"app_id" | b"app_code"));
         refuse_if(is_ours, "must not have app_id or app_code in its query: they are added to it")?;
-        encode_path(text).map(Self)
+        encode_path(text, MAX_PATH).map(Self)
     }
 
     pub(crate) fn as_str(&self) -> &str {
@@ -163,9 +169,9 @@ impl Resource {
 }
 
 /// A path, or a path and a query, as it goes on the wire.
-fn encode_path(text: &str) -> Result<String, Reason> {
-    let encoded = encode(text, is_path_or_query);
-    refuse_if(encoded.len() > MAX_PATH, "is too long")?;
+fn encode_path(text: &str, max_length: usize) -> Result<String, Reason> {
+    let encoded = encode(text, PATH_OR_QUERY);
+    refuse_if(encoded.len() > max_length, "is too long")?;
     Ok(encoded)
 }
 
@@ -185,12 +191,12 @@ fn check_path(path: &str) -> Result<(), Reason> {
     let decoded = decode(path);
     let is_odd = decoded.iter().any(|b| b.is_ascii_control() || *b == b'\\');
     refuse_if(is_odd, "must not hold an encoded control character or backslash")?;
-    let mut segments: Vec<&[u8]> = decoded.split(|b| *b == b'/').collect();
-    let has_dots = segments.iter().any(|segment| matches!(*segment, b"." | b".."));
+    let mut segments = decoded.split(|b| *b == b'/');
+    let has_dots = segments.any(|segment| matches!(segment, b"." | b".."));
     refuse_if(has_dots, "must not have a segment . or ..")?;
     // Only the last may be empty: "datasets/".
-    segments.pop();
-    refuse_if(segments.contains(&&b""[..]), "must not have an empty segment (//)")
+    let has_empty = decoded.starts_with(b"/") || decoded.windows(2).any(|pair| pair == b"//");
+    refuse_if(has_empty, "must not have an empty segment (//)")
 }
 
 /// Where a redirect leads.
@@ -207,21 +213,20 @@ pub(crate) enum Redirect {
 /// request isn't followed.
 pub(crate) fn redirect(origin: &Origin, location: &str) -> Redirect {
     let location = location.split('#').next().unwrap_or(location);
-    let is_path = location.starts_with('/') && !location.starts_with("//");
     let is_clean = location.bytes().all(|b| b.is_ascii_graphic() && b != b'\\');
-    // Without a scheme, that of the request's URL holds (RFC 3986, section 4.2).
-    let scheme = if location.starts_with("//") { origin.scheme() } else { "" };
-    let absolute = format!("{scheme}{location}");
-    let path = match Origin::split(&absolute) {
-        _ if is_path && is_clean => location,
-        Ok((target, path)) if is_clean && target == *origin => path,
-        Ok((target, _)) if is_clean => return Redirect::CrossOrigin(Some(target)),
-        _ => return Redirect::CrossOrigin(None),
+    // What is left out is as in the URL of the request (RFC 3986, section 4.2).
+    let left_out = match location {
+        _ if location.starts_with("//") => format!("{}:", origin.scheme),
+        _ if location.starts_with('/') => origin.to_string(),
+        _ => String::new(),
     };
-    let slash = if path.starts_with('/') { "" } else { "/" };
-    match encode(&format!("{slash}{path}"), is_path_or_query) {
-        target if target.len() > MAX_TARGET => Redirect::CrossOrigin(None),
-        target => Redirect::SameOrigin(target),
+    match Origin::split(&format!("{left_out}{location}")) {
+        Ok((target, path)) if is_clean && target == *origin => {
+            let path = format!("/{}", path.strip_prefix('/').unwrap_or(path));
+            encode_path(&path, MAX_TARGET).map_or(Redirect::CrossOrigin(None), Redirect::SameOrigin)
+        }
+        Ok((target, _)) if is_clean => Redirect::CrossOrigin(Some(target)),
+        _ => Redirect::CrossOrigin(None),
     }
 }
 
@@ -233,14 +238,14 @@ pub(crate) fn redirect(origin: &Origin, location: &str) -> Redirect {
 /// assert_eq!(resource, "queries/a%2Fb%20c/data");
 /// ```
 pub fn encode_segment(text: &str) -> String {
-    encode(text, is_unreserved)
+    encode(text, UNRESERVED)
 }
 
-/// Percent-encodes every byte that isn't to be kept.
-pub(crate) fn encode(text: &str, keep: fn(u8) -> bool) -> String {
+/// Percent-encodes every byte that is neither a letter or a digit of ASCII nor among these.
+pub(crate) fn encode(text: &str, kept: &[u8]) -> String {
     let mut encoded = String::with_capacity(text.len());
     for byte in text.bytes() {
-        if keep(byte) {
+        if byte.is_ascii_alphanumeric() || kept.contains(&byte) {
             encoded.push(char::from(byte));
         } else {
             // Writing to a String can't fail.
@@ -248,16 +253,6 @@ pub(crate) fn encode(text: &str, keep: fn(u8) -> bool) -> String {
         }
     }
     encoded
-}
-
-/// RFC 3986, section 2.3: what never needs to be encoded.
-pub(crate) fn is_unreserved(byte: u8) -> bool {
-    byte.is_ascii_alphanumeric() || b"-._~".contains(&byte)
-}
-
-/// What stands for itself in a path or a query; an escape stays one.
-fn is_path_or_query(byte: u8) -> bool {
-    byte.is_ascii_graphic() && !b"\"<>^`{|}".contains(&byte)
 }
 
 /// Percent-decodes; what is no escape stays as it is.
@@ -296,8 +291,8 @@ mod tests {
     #[test]
     fn a_host_of_253_characters_is_the_longest() {
         let longest = format!("{}.{}", "x".repeat(126), "y".repeat(126));
-        assert_eq!(split_authority(&longest), Ok((&*longest, None)));
-        assert!(split_authority(&(longest + "y")).is_err());
+        assert_eq!(split_authority(&longest, 443), Ok((&*longest, 443)));
+        assert!(split_authority(&(longest + "y"), 443).is_err());
     }
 
     #[test]
@@ -503,9 +498,10 @@ mod tests {
         prop_assert_eq!(BaseUrl::parse(&base_url.to_string()), Ok(base_url.clone()));
         let uri = parsed(&base_url.origin, &base_url.path("x"));
         prop_assert_eq!(uri.host(), Some(base_url.origin.host.as_str()));
-        let port = uri.port_u16().unwrap_or(if base_url.origin.https { 443 } else { 80 });
+        let port =
+            uri.port_u16().unwrap_or(if base_url.origin.scheme == "https" { 443 } else { 80 });
         prop_assert_eq!(port, base_url.origin.port);
-        prop_assert!(base_url.origin.https || base_url.origin.is_loopback());
+        prop_assert!(base_url.origin.scheme == "https" || base_url.origin.is_loopback());
         Ok(())
     }
 
@@ -550,7 +546,7 @@ mod tests {
             let origin = Origin::split("https://api.example").unwrap().0;
             let path = path.trim_start_matches('/');
             for location in [format!("/{path}"), format!("https://api.example/{path}")] {
-                let expected = encode(&format!("/{path}"), is_path_or_query);
+                let expected = encode(&format!("/{path}"), PATH_OR_QUERY);
                 prop_assert_eq!(redirect(&origin, &location), Redirect::SameOrigin(expected));
             }
             for location in [odd.clone(), format!("https://api.example{odd}")] {
@@ -564,8 +560,9 @@ mod tests {
 
         #[test]
         fn any_text_survives_its_encoding(text in any::<String>()) {
-            let encoded = encode(&text, is_unreserved);
-            prop_assert!(encoded.bytes().all(|b| is_unreserved(b) || b == b'%'));
+            let encoded = encode_segment(&text);
+            let is_expected = |b: u8| b.is_ascii_alphanumeric() || b"-._~%".contains(&b);
+            prop_assert!(encoded.bytes().all(is_expected));
             prop_assert_eq!(decode(&encoded), text.as_bytes());
         }
     }
