@@ -46,7 +46,7 @@ pub(crate) struct Redactor<'a> {
     pub(crate) secrets: Vec<&'a str>,
     /// The body of the request: its base64 is a secret, too.
     pub(crate) sent_body: &'a [u8],
-    /// The path of the resource, whose segments stay readable; a query is ignored.
+    /// The path of the resource, whose segments stay readable.
     pub(crate) resource: &'a str,
 }
 
@@ -55,12 +55,13 @@ impl Redactor<'_> {
     /// message, of HTML its title, of other text the beginning.
     pub(crate) fn error_excerpt(&self, body: &[u8], content_type: Option<&str>) -> Option<String> {
         let text = String::from_utf8_lossy(body);
-        self.redact(&excerpt(&text, content_type)?, &text)
+        let excerpt = excerpt(&text, content_type)?;
+        self.show(self.hide(&excerpt), [&excerpt, &text])
     }
 
     /// Returns what may be shown of a short text that comes from elsewhere.
     pub(crate) fn line(&self, text: &str) -> Option<String> {
-        self.redact(text, text)
+        self.show(self.hide(text), [text, text])
     }
 
     /// Returns what may be shown of a URL's path, or of an origin, from elsewhere: segment by
@@ -70,17 +71,13 @@ impl Redactor<'_> {
         self.show(segments.collect::<Vec<_>>().join("/"), [path, path])
     }
 
-    /// `source` is the text that the excerpt was taken from.
-    fn redact(&self, excerpt: &str, source: &str) -> Option<String> {
-        self.show(self.hide(excerpt), [excerpt, source])
-    }
-
     /// The first line of defence.
     fn hide(&self, text: &str) -> String {
         self.hide_runs(&hide_named_values(&sanitize(text)))
     }
 
-    /// The second line of defence, for a line out of these texts.
+    /// The second line of defence, for a line out of the first text, which is an excerpt of
+    /// the second.
     fn show(&self, mut line: String, texts: [&str; 2]) -> Option<String> {
         if texts[1].len() > SCAN_LIMIT || self.contains_secret(texts) {
             return None;
@@ -93,19 +90,16 @@ impl Redactor<'_> {
 
     /// Replaces what looks like a token or an id, unless it is a path of the resource.
     fn hide_runs(&self, line: &str) -> String {
-        let path = self.resource.split('?').next().unwrap_or_default();
-        let segments: HashSet<&str> = path.split('/').filter(|s| !s.is_empty()).collect();
+        let segments: HashSet<&str> = self.resource.split('/').filter(|s| !s.is_empty()).collect();
         let is_secret = |run: &str| {
             let unknown = run.split(['/', '=']).filter(|part| !segments.contains(part));
             let unknown = unknown.collect::<Vec<_>>().join("/");
             unknown.len() >= MIN_RUN && unknown.contains(|c: char| c.is_ascii_digit())
         };
-        let is_separator = |c: char| !c.is_ascii_alphanumeric() && !"_+/=-".contains(c);
-        let pieces = line.split_inclusive(is_separator).flat_map(|piece| {
-            let run = piece.trim_end_matches(is_separator);
-            [if is_secret(run) { "…" } else { run }, &piece[run.len()..]]
-        });
-        pieces.collect()
+        let is_token = |c: &char| c.is_ascii_alphanumeric() || "_+/=-".contains(*c);
+        let characters: Vec<char> = line.chars().collect();
+        let runs = characters.chunk_by(|a, b| is_token(a) == is_token(b)).map(String::from_iter);
+        runs.map(|run| if is_secret(&run) { "…".to_owned() } else { run }).collect()
     }
 
     /// Searches texts for the secrets, without regard to case, to whitespace and to
@@ -113,22 +107,23 @@ impl Redactor<'_> {
     fn contains_secret(&self, texts: [&str; 2]) -> bool {
         let base64 = base64(self.sent_body);
         let base64_url = base64.replace('+', "-").replace('/', "_");
-        let mut fragments = HashSet::new();
-        for secret in self.secrets.iter().copied().chain([&*base64, &base64_url]) {
-            // A run of whitespace counts as one character, as it would be shown.
-            let characters: Vec<char> = sanitize(secret).chars().collect();
-            // A short secret is a fragment as a whole.
-            let is_long = characters.len() > WHOLE_LIMIT;
-            let length = if is_long { FRAGMENT } else { characters.len().max(1) };
-            let windows = characters.windows(length);
-            fragments.extend(windows.map(|w| fold(w.iter().copied()).into_bytes()));
-        }
+        let secrets = self.secrets.iter().copied().chain([&*base64, &base64_url]);
+        let fragments: HashSet<Vec<u8>> = secrets.flat_map(fragments).collect();
         let lengths: BTreeSet<usize> = fragments.iter().map(Vec::len).collect();
         readings(texts).iter().any(|reading| {
             let mut windows = lengths.iter().flat_map(|l| reading.as_bytes().windows(*l));
             windows.any(|window| fragments.contains(window))
         })
     }
+}
+
+/// Returns what gives a secret away, folded: a short one as a whole.
+fn fragments(secret: &str) -> Vec<Vec<u8>> {
+    // A run of whitespace counts as one character, as it would be shown.
+    let characters: Vec<char> = sanitize(secret).chars().collect();
+    let is_long = characters.len() > WHOLE_LIMIT;
+    let length = if is_long { FRAGMENT } else { characters.len().max(1) };
+    characters.windows(length).map(|w| fold(w.iter().copied()).into_bytes()).collect()
 }
 
 /// Replaces each run of blanks, control characters, and characters that can't be seen
@@ -168,7 +163,7 @@ fn excerpt(body: &str, content_type: Option<&str>) -> Option<String> {
         let tag = lower.find("<title")?;
         let start = tag + lower[tag..].find('>')? + 1;
         let end = start + lower[start..].find("</title")?;
-        return Some(decode_html(&body[start..end]));
+        return Some(lossy(unescape(&body[start..end], '&', character_reference)));
     }
     Some(body.to_owned())
 }
@@ -184,30 +179,28 @@ fn hide_named_values(line: &str) -> String {
         let value = rest[at..].trim_start_matches(['=', ':', '>', ' ', '\\', '"', '\'']);
         hidden += &rest[..rest.len() - value.len()];
         rest = value;
-        if SECRET_NAMES.iter().any(|word| name.contains(word)) {
-            let end = value_end(value, hidden.chars().next_back(), &name);
-            if value[..end].chars().count() >= MIN_NAMED_VALUE {
-                hidden.push('…');
-                rest = &value[end..];
-            }
+        let is_secret = SECRET_NAMES.iter().any(|word| name.contains(word));
+        if is_secret && let Some(end) = value_end(value, hidden.chars().next_back(), &name) {
+            hidden.push('…');
+            rest = &value[end..];
         }
     }
     hidden + rest
 }
 
-/// Returns where the value at the beginning of a text ends: at the quote that it began
-/// with, at a blank or a quote, or with the text.
-fn value_end(text: &str, before: Option<char>, name: &str) -> usize {
+/// Returns where the value at the beginning of a text ends, unless it is too short to be
+/// hidden: at the quote that it began with, at a blank or a quote, or with the text.
+fn value_end(text: &str, before: Option<char>, name: &str) -> Option<usize> {
     let end = match before {
         Some(quote @ ('"' | '\'')) => {
-            let mut quotes = text.match_indices(quote).map(|(at, _)| at);
-            quotes.find(|at| !text[..*at].ends_with('\\'))
+            text.match_indices(quote).map(|(at, _)| at).find(|at| !text[..*at].ends_with('\\'))
         }
         // A scheme and its credentials (RFC 9110, section 11.4), or several cookies.
         _ if name.contains("authorization") || name.contains("cookie") => None,
         _ => text.find([' ', '"']),
     };
-    end.unwrap_or(text.len())
+    let end = end.unwrap_or(text.len());
+    (text[..end].chars().count() >= MIN_NAMED_VALUE).then_some(end)
 }
 
 /// Maps characters that differ in case alone to the same ones, invisible ones to none.
@@ -223,19 +216,17 @@ fn readings(texts: [&str; 2]) -> HashSet<String> {
     // A line may have been broken within an escape.
     readings.extend(texts.map(|text| text.replace(is_invisible, "")));
     for _ in 0..2 {
-        let decode_all = |text: &String| {
-            let percent = [text, &text.replace('+', " ")].map(|text| lossy(decode(text)));
-            let unescaped = lossy(unescape(text, '\\', backslash_escape));
-            percent.into_iter().chain([unescaped, decode_html(text)])
-        };
-        let decoded: Vec<String> = readings.iter().flat_map(decode_all).collect();
+        let decoded: Vec<_> = readings.iter().flat_map(|text| decode_all(text)).collect();
         readings.extend(decoded);
     }
     readings.iter().map(|text| fold(text.chars())).collect()
 }
 
-fn decode_html(text: &str) -> String {
-    lossy(unescape(text, '&', character_reference))
+/// Decodes a text as a URL, a form, a string of a program, and HTML.
+fn decode_all(text: &str) -> [String; 4] {
+    let (url, form) = (decode(text), decode(&text.replace('+', " ")));
+    let string = unescape(text, '\\', backslash_escape);
+    [url, form, string, unescape(text, '&', character_reference)].map(lossy)
 }
 
 fn lossy(bytes: Vec<u8>) -> String {
@@ -396,7 +387,7 @@ mod tests {
     #[test]
     fn what_looks_like_a_token_is_hidden() {
         let redactor = Redactor {
-            resource: "queries/0123456789abcdef0123456789abcdef/data/?x=/fedcba9876543210fedcba",
+            resource: "queries/0123456789abcdef0123456789abcdef/data/",
             ..Redactor::default()
         };
         for (text, shown) in [
@@ -551,7 +542,8 @@ mod tests {
         }
         for entity in ENTITIES.split(' ') {
             let (name, character) = entity.split_once('=').unwrap();
-            assert_eq!(decode_html(&format!("&{name};")), character);
+            let decoded = unescape(&format!("&{name};"), '&', character_reference);
+            assert_eq!(lossy(decoded), character);
         }
     }
 
