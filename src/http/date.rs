@@ -20,7 +20,7 @@ pub(crate) fn retry_after(value: &str, now: u64) -> Option<Duration> {
 
 /// Parses an IMF-fixdate, such as `Sun, 06 Nov 1994 08:49:37 GMT`, into Unix seconds.
 /// Whether the day of the week is the date's isn't checked.
-pub(crate) fn parse_imf_fixdate(text: &str) -> Option<i64> {
+fn parse_imf_fixdate(text: &str) -> Option<i64> {
     // The form has a fixed length.
     let number = |place: Range<usize>| text.get(place)?.parse::<u16>().ok().map(i64::from);
     let (weekday, month_name) = (text.get(..3)?, text.get(8..11)?);

@@ -92,7 +92,7 @@ fn covers_address(pattern: &str, host: IpAddr) -> bool {
 }
 
 /// An address without the brackets of IPv6.
-pub(super) fn bare(host: &str) -> &str {
+fn bare(host: &str) -> &str {
     host.strip_prefix('[').and_then(|it| it.strip_suffix(']')).unwrap_or(host)
 }
 
