@@ -100,13 +100,19 @@ impl Client {
         check_length("password", password.secret(), MAX_SECRET)
     }
 
-    /// The error of a session without tokens, or without a refresh token.
-    pub(crate) fn sign_in_required(&self, email: &str) -> Error {
-        Error::SignInRequired { operation: self.sign_in_operation(email), status: None, text: None }
+    /// The error of a session without tokens, or without a refresh token among them.
+    pub(crate) fn sign_in_required(&self, email: &str, has_tokens: bool) -> Error {
+        let operation =
+            if has_tokens { self.refresh_operation() } else { self.sign_in_operation(email) };
+        Error::SignInRequired { operation, status: None, text: None }
     }
 
     fn sign_in_operation(&self, email: &str) -> Operation {
         Operation::SignIn { host: self.shared.http.host.clone(), email: email.to_owned() }
+    }
+
+    fn refresh_operation(&self) -> Operation {
+        Operation::Refresh { host: self.shared.http.host.clone() }
     }
 
     /// Sends a GET of a resource and hands the response, if its status is 200, to `take`.

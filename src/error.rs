@@ -186,22 +186,14 @@ impl Error {
         matches!(self, Self::Transport { is_timeout: true, .. })
     }
 
-    /// The error of a call that met this 401 and then found that there is nothing to be
-    /// refreshed: it has the server's words.
-    pub(crate) fn or_unauthorized(self, unauthorized: Self) -> Self {
-        match self {
-            Self::SignInRequired { status: None, .. } => unauthorized.into_sign_in_required(),
-            error => error,
-        }
-    }
-
-    /// The error of a session whose tokens can't be refreshed, out of that of one without.
-    pub(crate) fn into_unrefreshable(self) -> Self {
-        match self {
-            Self::SignInRequired { operation: Operation::SignIn { host, .. }, status, text } => {
-                Self::SignInRequired { operation: Operation::Refresh { host }, status, text }
+    /// The error of a call that found that there is nothing to be refreshed: if it had met
+    /// this 401, it has the server's words.
+    pub(crate) fn or_unauthorized(self, unauthorized: Option<Self>) -> Self {
+        match (self, unauthorized) {
+            (Self::SignInRequired { status: None, .. }, Some(unauthorized)) => {
+                unauthorized.into_sign_in_required()
             }
-            error => error,
+            (error, _) => error,
         }
     }
 

@@ -10,8 +10,7 @@ use std::{fmt, io::Write, time::SystemTime};
 use serde::de::DeserializeOwned;
 use serde_json::Value;
 
-use self::renewal::Turn;
-use self::state::{Rejection, State};
+use self::state::{History, Rejection, State};
 use crate::http::body::{self, CopySummary, JsonCheck};
 use crate::http::{Call, Response, attempt::AttemptError, url::Resource};
 use crate::secret::{AccessToken, Password};
@@ -87,11 +86,11 @@ impl Client {
     /// # Errors
     /// [`Error::InvalidInput`] if they belong to another base URL or app id.
     pub fn resume(&self, tokens: Tokens) -> Result<Session, Error> {
-        let email = tokens.account().email.to_owned();
-        state::check_account(tokens.account(), self.account(&email))
-            .map_err(|error| Error::invalid_input("tokens", error.to_string()))?;
         let store = MemoryStore::new(Some(tokens.clone()));
-        Ok(self.make_session(&email, Box::new(store), Some(tokens)))
+        let session = self.session(tokens.account().email, store);
+        let adopted = session.state().adopt(Some(tokens), session.account());
+        adopted.map_err(|error| Error::invalid_input("tokens", error.to_string()))?;
+        Ok(session)
     }
 
     /// Makes a session whose tokens live in a store: those that are there, or those that
@@ -120,17 +119,8 @@ impl Client {
     /// # fn main() {}
     /// ```
     pub fn session(&self, email: &str, store: impl TokenStore + 'static) -> Session {
-        self.make_session(email, Box::new(store), None)
-    }
-
-    fn make_session(
-        &self,
-        email: &str,
-        store: Box<dyn TokenStore>,
-        tokens: Option<Tokens>,
-    ) -> Session {
-        let state = Mutex::new(State::new(tokens, self.sign_in_required(email)));
-        let (client, email, turn_ended) = (self.clone(), email.to_owned(), Condvar::new());
+        let (client, email, store) = (self.clone(), email.to_owned(), Box::new(store));
+        let (state, turn_ended) = (Mutex::default(), Condvar::new());
         Session { shared: Arc::new(Shared { client, email, store, state, turn_ended }) }
     }
 }
@@ -206,7 +196,7 @@ impl Session {
     /// [`Error::SignInRequired`], [`Error::Store`], and whatever else can go wrong with a
     /// refresh.
     pub fn access_token(&self) -> Result<AccessToken, Error> {
-        Ok(self.usable_tokens(None)?.tokens.access_token().clone())
+        Ok(self.usable_tokens(&mut History::default())?.access_token().clone())
     }
 
     /// Signs in with the password of the account, and stores the tokens.
@@ -221,28 +211,22 @@ impl Session {
     pub fn sign_in(&self, password: &Password) -> Result<(), Error> {
         self.client().check_sign_in(self.email(), password)?;
         let was_needed = self.state().needs_sign_in;
-        self.wait(|state, me, _| state.take_turn(me))?;
-        let turn = Turn::new(self);
-        let result = self.update(|stored| {
-            self.adopt(Ok(stored.clone()))?;
+        let _turn = self.take_turn()?;
+        let signed_in = self.update(|stored| {
             let others = self.state().signed_in_by_others(SystemTime::now(), was_needed);
-            if let Some(usable) = others {
-                return Ok(usable);
+            if let Some(tokens) = others {
+                return Ok(tokens);
             }
             let tokens = self.client().send_sign_in(self.email(), password)?;
-            Ok(self.state().renewed(tokens, stored))
+            Ok(self.state().renewed(tokens, stored, &mut History::default()))
         });
-        // A refused sign-in is nobody else's failure.
-        if let Ok(_) | Err(Error::Store { renewed: true, .. }) = &result {
-            turn.end(&result);
-        }
-        result.map(drop)
+        signed_in.map(drop)
     }
 
     /// Returns the tokens as the session holds them now: `None` before its first call
     /// loads them from a store, and after they were found to be gone.
     pub fn tokens(&self) -> Option<Tokens> {
-        Some(Tokens::clone(&*self.state().tokens()?))
+        self.state().tokens.as_deref().cloned()
     }
 
     /// Returns the e-mail address that the session is, or will be, signed in with.
@@ -271,21 +255,21 @@ impl Session {
     ) -> Result<T, Error> {
         let resource =
             Resource::parse(resource).map_err(|reason| Error::invalid_input("resource", reason))?;
-        let mut usable = self.usable_tokens(None)?;
+        let mut history = History::default();
         loop {
-            let tokens = Arc::clone(&usable.tokens);
+            let tokens = self.usable_tokens(&mut history).map_err(|error| {
+                error.or_unauthorized(history.rejection.take().map(|rejection| rejection.error))
+            })?;
             let read = self.client().read(&tokens, &resource, |response, call| {
-                usable.first_use = None;
+                history.first_use = None;
                 take(response, call)
             });
-            let error = match read {
-                Err(error) if error.status() == Some(401) => error,
+            match read {
+                Err(error) if error.status() == Some(401) => {
+                    history.rejection = Some(Rejection { tokens, error });
+                }
                 other => return other,
-            };
-            let rejection = Rejection { tokens, is_renewed: usable.is_renewed, error };
-            let next = self.usable_tokens(Some(&rejection));
-            usable = next.map_err(|error| error.or_unauthorized(rejection.error))?;
-            usable.is_renewed |= rejection.is_renewed;
+            }
         }
     }
 }

@@ -7,7 +7,7 @@ use serde::de::DeserializeOwned;
 use serde_json::{json, value::RawValue};
 
 use super::Client;
-use crate::error::{Error, Operation, Stage};
+use crate::error::{Error, Stage};
 use crate::http::Call;
 use crate::secret::{AccessToken, Password, RefreshToken};
 use crate::tokens::{Account, DEFAULT_LIFETIME, Tokens};
@@ -29,9 +29,8 @@ impl Client {
     /// Exchanges tokens, one of which is a refresh token, for new ones. The old ones may be
     /// of no more use then.
     pub(crate) fn send_refresh(&self, tokens: &Tokens, is_early: bool) -> Result<Tokens, Error> {
-        let operation = Operation::Refresh { host: self.shared.http.host.clone() };
         let secrets = tokens.secrets();
-        let mut call = self.call(operation, "sign_in/refresh", &secrets);
+        let mut call = self.call(self.refresh_operation(), "sign_in/refresh", &secrets);
         call.body = json!({ "access_token": secrets[0], "refresh_token": secrets[1] }).to_string();
         // A call that could go on with the token is held up by one request, not by retries.
         let max_retries = if is_early { 0 } else { self.shared.http.limits.retries };
@@ -90,6 +89,7 @@ fn refresh_error(mut error: Error) -> Error {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::error::Operation;
 
     fn operation() -> Operation {
         Operation::Refresh { host: "example.com".into() }

@@ -4,147 +4,135 @@
 //! A fresh token waits for nobody. A stale one is refreshed once for all who wait. One
 //! that is alive is used while a refresh ahead of its expiry fails.
 
-use std::sync::{Arc, OnceLock, Weak};
-use std::{io, thread::ThreadId, time::SystemTime};
+use std::sync::{Arc, Weak};
+use std::{io, mem, thread::ThreadId, time::SystemTime};
 
 use crate::error::Error;
 use crate::tokens::{Account, Tokens};
 
 /// What a session knows of its tokens, and who renews them.
+#[derive(Default)]
 pub(super) struct State {
-    /// What calls fail with while there is nothing to be refreshed.
-    sign_in_required: Error,
-    held: Option<Held>,
+    pub(super) tokens: Option<Arc<Tokens>>,
+    known: Known,
     /// What the store held when it was last seen to be older than the tokens here: a load
     /// without a lock, or a store that couldn't be written, may bring it back.
     superseded: Option<Option<Tokens>>,
     /// A call found that a sign-in is needed, and no other tokens have come since.
     pub(super) needs_sign_in: bool,
-    /// The renewal that is under way.
-    renewal: Option<Arc<Renewal>>,
+    /// The number of the latest turn to renew the tokens.
+    turn: u64,
+    /// Whose turn it is, as long as it lasts.
+    renewing: Option<ThreadId>,
+    /// Somebody waits for the end of the turn.
+    is_waited_for: bool,
+    /// What the latest turn that failed has failed with, and its number.
+    failure: Option<(u64, Error)>,
 }
 
-/// Tokens, and what is known of them alone.
-struct Held {
-    tokens: Arc<Tokens>,
+/// What is known of the tokens that are held, and of no others.
+#[derive(Default)]
+struct Known {
+    /// The turn that brought them, unless they were loaded.
+    renewed_in: Option<u64>,
     /// When a refresh ahead of the expiry may be tried again after one that failed.
     next_refresh: Option<SystemTime>,
     /// The server refused, for good, to refresh them.
     refusal: Option<Error>,
-    /// A call that had been given them by a refresh was answered 401 all the same.
+    /// A call that had been given them by a renewal was answered 401 all the same.
     is_refresh_useless: bool,
     /// Alive while the call that refreshed them has no response yet, so that nobody knows
     /// whether a refresh helps.
     first_use: Weak<()>,
 }
 
-/// A turn to renew the tokens: whose it is and, once it has ended, what came of it.
-pub(super) struct Renewal {
-    thread: ThreadId,
-    pub(super) outcome: OnceLock<Outcome>,
-}
-
-/// What came of a renewal for those who waited for it; `None` lets each of them look for
-/// itself.
-pub(super) type Outcome = Option<Result<Arc<Tokens>, Error>>;
-
-/// The tokens that a call gets.
-pub(super) struct Usable {
-    pub(super) tokens: Arc<Tokens>,
-    /// A renewal that the call made or waited for brought them.
-    pub(super) is_renewed: bool,
-    /// Kept, by the call that refreshed them, until it has a response.
+/// What a call has met so far.
+#[derive(Default)]
+pub(super) struct History {
+    /// The last 401.
+    pub(super) rejection: Option<Rejection>,
+    /// A renewal that it made or waited for brought tokens for it.
+    is_renewed: bool,
+    /// The latest turn whose end it has waited for, to get tokens.
+    pub(super) waited_for: Option<u64>,
+    /// Kept, by the call that refreshed its tokens, until it has a response.
     pub(super) first_use: Option<Arc<()>>,
 }
 
-/// A 401 to a call.
+/// A 401, and the tokens that it was the response to.
 pub(super) struct Rejection {
     pub(super) tokens: Arc<Tokens>,
-    /// A renewal has brought tokens for this call before.
-    pub(super) is_renewed: bool,
     pub(super) error: Error,
-}
-
-/// What a call does next, unless it fails.
-pub(super) enum Step {
-    Use(Usable),
-    /// Wait for the end of the renewal that is under way, then look again.
-    Wait(Arc<Renewal>),
-    /// It is this call's turn: renew, and end the turn.
-    Renew,
 }
 
 /// What whoever renews does next, unless there is nothing to be refreshed.
 pub(super) enum Plan {
-    Use(Usable),
+    Use(Arc<Tokens>),
     /// Refresh these; and whether that is early, ahead of their expiry.
-    Refresh(Arc<Tokens>, bool),
+    Refresh {
+        tokens: Arc<Tokens>,
+        is_early: bool,
+    },
     /// Fail: another refresh doesn't help against the call's 401.
     Unauthorized(Error),
 }
 
 impl State {
-    pub(super) fn new(tokens: Option<Tokens>, sign_in_required: Error) -> Self {
-        let held = tokens.map(|tokens| Held::new(Arc::new(tokens), Weak::new()));
-        Self { sign_in_required, held, superseded: None, needs_sign_in: false, renewal: None }
+    /// The tokens that a call may use as they are; stale ones only if a renewal that it
+    /// waited for has brought them, or if refreshing them is put off.
+    pub(super) fn usable(&self, now: SystemTime, call: &mut History) -> Option<Arc<Tokens>> {
+        let (tokens, known) = (self.tokens.as_ref()?, &self.known);
+        let is_alive = tokens.time_left(now).is_some();
+        let is_put_off = is_alive && known.next_refresh.is_some_and(|at| now < at);
+        let is_brought = known.renewed_in.is_some_and(|turn| call.has_waited_for(turn));
+        let is_usable = (tokens.is_fresh_at(now) || is_put_off || is_brought)
+            && known.refusal.is_none()
+            && !call.is_rejected(tokens);
+        call.is_renewed |= is_usable && is_brought;
+        is_usable.then(|| Arc::clone(tokens))
     }
 
-    pub(super) fn tokens(&self) -> Option<Arc<Tokens>> {
-        self.held.as_ref().map(|held| Arc::clone(&held.tokens))
-    }
-
-    /// Decides what a call does next that may have been answered 401, or have waited for
-    /// a renewal.
-    pub(super) fn step(
-        &mut self,
-        now: SystemTime,
-        me: ThreadId,
-        rejection: Option<&Rejection>,
-        waited_for: Option<&Renewal>,
-    ) -> Result<Step, Error> {
-        // What came of a renewal holds for those who waited for it, and nobody else.
-        let outcome = waited_for.and_then(|renewal| renewal.outcome.get()?.as_ref());
-        let brought = outcome.and_then(|outcome| outcome.as_ref().ok());
-        match (self.usable(now, rejection, brought), outcome) {
-            (Some(usable), _) => Ok(Step::Use(usable)),
-            (None, Some(Err(error))) => Err(error.clone()),
-            (None, _) => self.take_turn(me),
+    /// Makes it this thread's turn to renew; or returns `false`, if that is to wait.
+    ///
+    /// # Errors
+    /// What the turn that the call waited for has failed with, or that this thread would
+    /// wait for itself.
+    pub(super) fn take_turn(&mut self, me: ThreadId, call: &mut History) -> Result<bool, Error> {
+        if let Some((turn, error)) = &self.failure
+            && call.has_waited_for(*turn)
+        {
+            return Err(error.clone());
         }
-    }
-
-    /// Makes it this thread's turn, if it is nobody's.
-    pub(super) fn take_turn(&mut self, me: ThreadId) -> Result<Step, Error> {
-        let Some(renewal) = &self.renewal else {
-            self.renewal = Some(Arc::new(Renewal { thread: me, outcome: OnceLock::new() }));
-            return Ok(Step::Renew);
-        };
-        if renewal.thread == me {
+        if self.renewing == Some(me) {
             let reason = "its tokens are being renewed by the very call that calls back";
             return Err(Error::invalid_input("session", reason));
         }
-        Ok(Step::Wait(Arc::clone(renewal)))
+        if self.renewing.is_some() {
+            self.is_waited_for = true;
+            call.waited_for = Some(self.turn);
+            return Ok(false);
+        }
+        self.turn += 1;
+        self.renewing = Some(me);
+        Ok(true)
     }
 
-    /// What came of a renewal for those who waited for it.
-    pub(super) fn outcome(&self, result: &Result<Usable, Error>) -> Outcome {
-        match result {
-            Ok(usable) if usable.is_renewed => Some(Ok(Arc::clone(&usable.tokens))),
-            // The new tokens are held all the same.
-            Err(Error::Store { renewed: true, .. }) => self.tokens().map(Ok),
-            // A 401 is the call's own.
-            Ok(_) | Err(Error::Unauthorized { .. }) => None,
-            Err(error) => Some(Err(error.clone())),
+    /// The call whose turn it is fails, and with it those who wait.
+    pub(super) fn failed(&mut self, error: &Error) {
+        self.needs_sign_in |= error.needs_sign_in();
+        if error.needs_sign_in() && error.status().is_some() {
+            self.known.refusal = Some(error.clone());
+        }
+        // A 401 is the call's own, and tokens that couldn't be stored are held all the same.
+        if !matches!(error, Error::Unauthorized { .. } | Error::Store { renewed: true, .. }) {
+            self.failure = Some((self.turn, error.clone()));
         }
     }
 
     /// Ends the turn, and returns whether anybody waits for that.
-    pub(super) fn end_turn(&mut self, outcome: Outcome) -> bool {
-        self.needs_sign_in |= matches!(&outcome, Some(Err(error)) if error.needs_sign_in());
-        self.renewal.take().is_some_and(|renewal| {
-            // Nobody else sets it.
-            let _ = renewal.outcome.set(outcome);
-            Arc::strong_count(&renewal) > 1
-        })
+    pub(super) fn end_turn(&mut self) -> bool {
+        self.renewing = None;
+        mem::take(&mut self.is_waited_for)
     }
 
     /// Takes up what the store holds, unless it is older than what is held here.
@@ -152,136 +140,131 @@ impl State {
         if self.superseded.as_ref() == Some(&stored) {
             return Ok(());
         }
-        let Some(tokens) = stored else {
-            self.held = None;
-            return Ok(());
-        };
-        check_account(tokens.account(), account)?;
-        self.stored();
-        if self.held.as_ref().is_none_or(|held| *held.tokens != tokens) {
-            self.hold(Arc::new(tokens), Weak::new());
+        if let Some(tokens) = &stored {
+            check_account(tokens.account(), account)?;
+            // If the store is empty later on, somebody emptied it.
+            self.superseded.take_if(|superseded| superseded.is_none());
+        }
+        if self.tokens.as_deref() != stored.as_ref() {
+            self.hold(stored.map(Arc::new));
         }
         Ok(())
-    }
-
-    /// There are tokens in the store: if it is empty later on, somebody emptied it.
-    pub(super) fn stored(&mut self) {
-        self.superseded.take_if(|superseded| superseded.is_none());
-    }
-
-    /// The tokens that a call may use as they are; stale ones only if a renewal has just
-    /// brought them, or if refreshing them is put off.
-    fn usable(
-        &self,
-        now: SystemTime,
-        rejection: Option<&Rejection>,
-        brought: Option<&Arc<Tokens>>,
-    ) -> Option<Usable> {
-        let Held { tokens, next_refresh, refusal, .. } = self.held.as_ref()?;
-        let is_put_off = next_refresh.is_some_and(|at| now < at) && tokens.time_left(now).is_some();
-        let is_usable = refusal.is_none()
-            && (tokens.is_fresh_at(now) || is_put_off || brought == Some(tokens))
-            && !is_rejected(tokens, rejection);
-        is_usable.then(|| Usable::new(tokens, brought.is_some()))
     }
 
     /// Decides what whoever renews does next.
     ///
     /// # Errors
-    /// There is nothing to be refreshed, or the tokens have ended.
+    /// The refusal, if refreshing the tokens was refused for good; `None` if there is
+    /// nothing to refresh, or nothing to refresh it with.
     pub(super) fn plan(
         &mut self,
         now: SystemTime,
-        rejection: Option<&Rejection>,
-    ) -> Result<Plan, Error> {
-        if let Some(usable) = self.usable(now, rejection, None) {
-            return Ok(Plan::Use(usable));
+        call: &mut History,
+    ) -> Result<Plan, Option<Error>> {
+        if let Some(tokens) = self.usable(now, call) {
+            return Ok(Plan::Use(tokens));
         }
-        let held = self.held.as_mut().ok_or_else(|| self.sign_in_required.clone())?;
-        if let Some(refusal) = &held.refusal {
-            return Err(refusal.clone());
-        }
-        let tokens = Arc::clone(&held.tokens);
-        let rejection = rejection.filter(|_| is_rejected(&tokens, rejection));
-        let is_early = rejection.is_none() && tokens.time_left(now).is_some();
+        let (held, known) = (self.tokens.clone(), &mut self.known);
+        let tokens = held.filter(|_| known.refusal.is_none()).ok_or(known.refusal.clone())?;
+        let rejection = call.rejection.as_ref().filter(|_| call.is_rejected(&tokens));
+        let is_alive = tokens.time_left(now).is_some();
+        let is_early = is_alive && rejection.is_none();
         match rejection {
             _ if tokens.refresh_token().is_none() && is_early => {
-                held.next_refresh = Some(tokens.expires_at());
-                Ok(Plan::Use(Usable::new(&tokens, false)))
+                known.next_refresh = Some(tokens.expires_at());
+                Ok(Plan::Use(tokens))
             }
-            _ if tokens.refresh_token().is_none() => {
-                Err(self.sign_in_required.clone().into_unrefreshable())
-            }
-            Some(rejection) if held.is_final(now, rejection) => {
+            _ if tokens.refresh_token().is_none() => Err(None),
+            Some(rejection) if known.is_final(call, is_alive) => {
                 Ok(Plan::Unauthorized(rejection.error.clone()))
             }
-            _ => Ok(Plan::Refresh(tokens, is_early)),
+            _ => Ok(Plan::Refresh { tokens, is_early }),
         }
     }
 
     /// Holds new tokens, which came in the place of what the store holds.
-    pub(super) fn renewed(&mut self, tokens: Tokens, stored: Option<Tokens>) -> Usable {
-        let (tokens, first_use) = (Arc::new(tokens), Arc::new(()));
+    pub(super) fn renewed(
+        &mut self,
+        tokens: Tokens,
+        stored: Option<Tokens>,
+        call: &mut History,
+    ) -> Arc<Tokens> {
+        let tokens = Arc::new(tokens);
         self.superseded = Some(stored);
-        self.hold(Arc::clone(&tokens), Arc::downgrade(&first_use));
-        Usable { tokens, is_renewed: true, first_use: Some(first_use) }
+        self.hold(Some(Arc::clone(&tokens)));
+        self.known.renewed_in = Some(self.turn);
+        self.known.first_use = Arc::downgrade(call.first_use.insert(Arc::default()));
+        call.is_renewed = true;
+        tokens
     }
 
-    /// A refresh failed, or couldn't be begun. Tokens that are alive are used all the same.
+    /// A refresh failed, or couldn't be begun. If it was early, what is next is planned
+    /// anew: tokens that are alive are used all the same.
     pub(super) fn refresh_failed(
         &mut self,
         now: SystemTime,
         is_early: bool,
         error: Error,
-    ) -> Result<Usable, Error> {
-        let Some(held) = &mut self.held else { return Err(error) };
-        let (tokens, is_refusal) = (&held.tokens, error.needs_sign_in());
-        if let Some(left) = tokens.time_left(now).filter(|_| is_early) {
-            held.next_refresh = Some(if is_refusal { tokens.expires_at() } else { now + left / 2 });
-            return Ok(Usable::new(tokens, false));
-        }
-        held.refusal = (is_refusal && !is_early).then(|| error.clone());
-        Err(error)
+    ) -> Result<(), Error> {
+        let is_refusal = error.needs_sign_in();
+        let Some(tokens) = self.tokens.as_ref().filter(|_| is_early) else {
+            return Err(error);
+        };
+        // One that was refused is tried once more, even if they have expired meanwhile.
+        let at_expiry = is_refusal.then(|| tokens.expires_at());
+        let at_half = || tokens.time_left(now).map(|left| now + left / 2);
+        self.known.next_refresh = Some(at_expiry.or_else(at_half).ok_or(error)?);
+        Ok(())
+    }
+
+    /// The tokens that this turn has brought.
+    pub(super) fn new_tokens(&self) -> Option<Tokens> {
+        let is_new = self.known.renewed_in == Some(self.turn);
+        self.tokens.as_deref().filter(|_| is_new).cloned()
     }
 
     /// The tokens that somebody else's sign-in has brought to one that was needed when it
     /// began.
-    pub(super) fn signed_in_by_others(&self, now: SystemTime, was_needed: bool) -> Option<Usable> {
+    pub(super) fn signed_in_by_others(
+        &self,
+        now: SystemTime,
+        was_needed: bool,
+    ) -> Option<Arc<Tokens>> {
         let is_done = was_needed && !self.needs_sign_in;
-        self.usable(now, None, None).filter(|_| is_done)
+        self.usable(now, &mut History::default()).filter(|_| is_done)
     }
 
-    fn hold(&mut self, tokens: Arc<Tokens>, first_use: Weak<()>) {
-        self.needs_sign_in = false;
-        self.held = Some(Held::new(tokens, first_use));
+    fn hold(&mut self, tokens: Option<Arc<Tokens>>) {
+        self.needs_sign_in &= tokens.is_none();
+        self.tokens = tokens;
+        self.known = Known::default();
     }
 }
 
-impl Held {
-    fn new(tokens: Arc<Tokens>, first_use: Weak<()>) -> Self {
-        Self { tokens, next_refresh: None, refusal: None, is_refresh_useless: false, first_use }
-    }
-
+impl Known {
     /// Whether a 401 to these tokens goes to the caller, as another refresh won't help.
-    fn is_final(&mut self, now: SystemTime, rejection: &Rejection) -> bool {
-        self.is_refresh_useless |= rejection.is_renewed;
+    fn is_final(&mut self, call: &History, is_alive: bool) -> bool {
+        self.is_refresh_useless |= call.is_renewed;
         let is_in_doubt = self.is_refresh_useless || self.first_use.strong_count() > 0;
-        rejection.is_renewed || is_in_doubt && self.tokens.time_left(now).is_some()
+        call.is_renewed || is_in_doubt && is_alive
     }
 }
 
-impl Usable {
-    pub(super) fn new(tokens: &Arc<Tokens>, is_renewed: bool) -> Self {
-        Self { tokens: Arc::clone(tokens), is_renewed, first_use: None }
+impl History {
+    /// Whether what came of this turn holds for the call: it has waited for it, or for one
+    /// before it, and is late to look.
+    fn has_waited_for(&self, turn: u64) -> bool {
+        self.waited_for.is_some_and(|waited_for| waited_for <= turn)
     }
-}
 
-fn is_rejected(tokens: &Tokens, rejection: Option<&Rejection>) -> bool {
-    rejection.is_some_and(|rejection| rejection.tokens.access_token() == tokens.access_token())
+    fn is_rejected(&self, tokens: &Tokens) -> bool {
+        let rejected = self.rejection.as_ref().map(|rejection| rejection.tokens.access_token());
+        rejected == Some(tokens.access_token())
+    }
 }
 
 /// Refuses tokens of another account.
-pub(super) fn check_account(theirs: Account<'_>, ours: Account<'_>) -> io::Result<()> {
+fn check_account(theirs: Account<'_>, ours: Account<'_>) -> io::Result<()> {
     for (what, theirs, ours) in [
         ("base URL", theirs.base_url, ours.base_url),
         ("app id", theirs.app_id, ours.app_id),
@@ -352,21 +335,31 @@ mod tests {
         }
     }
 
+    fn sign_in_required(error: Option<Error>) -> Error {
+        error.unwrap_or_else(|| refusal(None))
+    }
+
     fn me() -> ThreadId {
         thread::current().id()
     }
 
-    fn rejection(tokens: &Tokens, is_renewed: bool) -> Rejection {
-        Rejection { tokens: Arc::new(tokens.clone()), is_renewed, error: unauthorized() }
+    /// A call that has met nothing yet.
+    fn call() -> History {
+        History::default()
+    }
+
+    fn rejection(tokens: &Tokens, is_renewed: bool) -> History {
+        let rejection = Rejection { tokens: Arc::new(tokens.clone()), error: unauthorized() };
+        History { rejection: Some(rejection), is_renewed, ..call() }
     }
 
     fn new_state(tokens: Option<Tokens>) -> State {
-        State::new(tokens, refusal(None))
+        State { tokens: tokens.map(Arc::new), ..State::default() }
     }
 
-    fn is_refresh(plan: &Result<Plan, Error>) -> Option<bool> {
+    fn is_refresh(plan: &Result<Plan, Option<Error>>) -> Option<bool> {
         match plan {
-            Ok(Plan::Refresh(_, is_early)) => Some(*is_early),
+            Ok(Plan::Refresh { is_early, .. }) => Some(*is_early),
             _ => None,
         }
     }
@@ -376,31 +369,34 @@ mod tests {
     #[test]
     fn a_refresh_refused_early_is_tried_once_more_at_the_expiry() {
         let mut state = new_state(Some(pair(0, 40)));
-        assert_eq!(is_refresh(&state.plan(time(0), None)), Some(true));
-        let failed = state.refresh_failed(time(0), true, refusal(Some(400)));
-        assert_eq!(number(&failed.unwrap().tokens), 0);
-        assert!(matches!(state.plan(time(39), None), Ok(Plan::Use(_))));
-        assert_eq!(is_refresh(&state.plan(time(40), None)), Some(false));
+        assert_eq!(is_refresh(&state.plan(time(0), &mut call())), Some(true));
+        state.refresh_failed(time(0), true, refusal(Some(400))).unwrap();
+        for seconds in [0, 39] {
+            let plan = state.plan(time(seconds), &mut call());
+            assert!(matches!(plan, Ok(Plan::Use(tokens)) if number(&tokens) == 0));
+        }
+        assert_eq!(is_refresh(&state.plan(time(40), &mut call())), Some(false));
         let failed = state.refresh_failed(time(40), false, refusal(Some(400)));
-        assert!(failed.is_err());
-        assert!(state.plan(time(41), None).is_err());
+        state.failed(&failed.unwrap_err());
+        assert!(matches!(state.plan(time(41), &mut call()), Err(Some(_))));
     }
 
     #[test]
     fn an_early_refresh_that_fails_is_tried_again_at_half_of_the_remaining_life() {
         let mut state = new_state(Some(pair(0, 40)));
-        let failed = state.refresh_failed(time(0), true, failure());
-        assert!(failed.is_ok());
-        assert!(matches!(state.plan(time(19), None), Ok(Plan::Use(_))));
-        assert_eq!(is_refresh(&state.plan(time(20), None)), Some(true));
+        state.refresh_failed(time(0), true, failure()).unwrap();
+        for seconds in [0, 19] {
+            assert!(matches!(state.plan(time(seconds), &mut call()), Ok(Plan::Use(_))));
+        }
+        assert_eq!(is_refresh(&state.plan(time(20), &mut call())), Some(true));
     }
 
     #[test]
     fn a_token_that_dies_during_an_early_refresh_is_not_used_nor_its_refusal_final() {
         let mut state = new_state(Some(pair(0, 40)));
-        let failed = state.refresh_failed(time(41), true, refusal(Some(400)));
-        assert!(failed.is_err());
-        assert_eq!(is_refresh(&state.plan(time(42), None)), Some(false));
+        assert!(state.refresh_failed(time(41), true, failure()).is_err());
+        state.refresh_failed(time(41), true, refusal(Some(400))).unwrap();
+        assert_eq!(is_refresh(&state.plan(time(41), &mut call())), Some(false));
     }
 
     #[test]
@@ -408,10 +404,10 @@ mod tests {
         let access_token = AccessToken::new("0").unwrap();
         let tokens = Tokens::new(ACCOUNT, access_token, None).with_times(time(-3560), time(40));
         let mut state = new_state(Some(tokens.clone()));
-        let met = rejection(&tokens, true);
-        assert!(state.plan(time(0), Some(&met)).is_err());
-        assert!(matches!(state.plan(time(0), None), Ok(Plan::Use(_))));
-        assert!(state.plan(time(40), None).is_err());
+        let mut met = rejection(&tokens, true);
+        assert!(matches!(state.plan(time(0), &mut met), Err(None)));
+        assert!(matches!(state.plan(time(0), &mut call()), Ok(Plan::Use(_))));
+        assert!(matches!(state.plan(time(40), &mut call()), Err(None)));
     }
 
     #[test]
@@ -420,9 +416,9 @@ mod tests {
             let mut state = new_state(None);
             state.adopt(stored.clone(), ACCOUNT).unwrap();
             for number in 1..4 {
-                drop(state.renewed(pair(number, 3600), stored.clone()));
+                state.renewed(pair(number, 3600), stored.clone(), &mut call());
                 state.adopt(stored.clone(), ACCOUNT).unwrap();
-                assert_eq!(self::number(&state.tokens().unwrap()), number);
+                assert_eq!(self::number(&state.tokens.clone().unwrap()), number);
             }
         }
     }
@@ -431,14 +427,14 @@ mod tests {
     fn a_store_that_somebody_emptied_is_a_fresh_start() {
         // Stored by the session itself, and by somebody else after a failed storing.
         let mut own = new_state(None);
-        drop(own.renewed(pair(1, 3600), None));
-        own.stored();
+        own.renewed(pair(1, 3600), None, &mut call());
+        own.adopt(Some(pair(1, 3600)), ACCOUNT).unwrap();
         let mut others = new_state(None);
-        drop(others.renewed(pair(1, 3600), None));
+        others.renewed(pair(1, 3600), None, &mut call());
         others.adopt(Some(pair(2, 3600)), ACCOUNT).unwrap();
         for mut state in [own, others] {
             state.adopt(None, ACCOUNT).unwrap();
-            assert!(state.tokens().is_none());
+            assert!(state.tokens.is_none());
         }
     }
 
@@ -454,7 +450,7 @@ mod tests {
             assert_eq!(error.kind(), io::ErrorKind::InvalidInput);
             assert!(error.to_string().contains(what), "{error}");
         }
-        assert_eq!(number(&state.tokens().unwrap()), 0);
+        assert_eq!(number(&state.tokens.unwrap()), 0);
     }
 
     #[test]
@@ -468,46 +464,57 @@ mod tests {
         ] {
             let mut state = new_state(Some(old.clone()));
             if was_needed {
-                state.end_turn(Some(Err(refusal(None))));
+                state.failed(&refusal(None));
             }
             let was_needed = state.needs_sign_in;
             state.adopt(Some(stored), ACCOUNT).unwrap();
             let others = state.signed_in_by_others(time(0), was_needed);
-            assert_eq!(others.map(|usable| number(&usable.tokens)), taken);
+            assert_eq!(others.map(|tokens| number(&tokens)), taken);
         }
     }
 
     #[test]
     fn whoever_renews_is_told_at_once_and_others_wait() {
         let mut state = new_state(Some(pair(0, 0)));
-        assert!(matches!(state.step(time(0), me(), None, None), Ok(Step::Renew)));
-        assert!(state.step(time(0), me(), None, None).is_err());
-        assert!(state.take_turn(me()).is_err());
+        assert!(matches!(state.take_turn(me(), &mut call()), Ok(true)));
+        assert!(state.take_turn(me(), &mut call()).is_err());
         let other = thread::spawn(me).join().unwrap();
-        assert!(matches!(state.step(time(0), other, None, None), Ok(Step::Wait(_))));
-        state.end_turn(None);
-        assert!(matches!(state.step(time(0), other, None, None), Ok(Step::Renew)));
+        assert!(matches!(state.take_turn(other, &mut call()), Ok(false)));
+        state.end_turn();
+        assert!(matches!(state.take_turn(other, &mut call()), Ok(true)));
+    }
+
+    #[test]
+    fn the_end_of_a_turn_is_told_to_those_who_wait_for_it_alone() {
+        let mut state = new_state(Some(pair(0, 0)));
+        for is_waited_for in [false, true, false] {
+            state.take_turn(me(), &mut call()).unwrap();
+            if is_waited_for {
+                state.take_turn(thread::spawn(me).join().unwrap(), &mut call()).unwrap();
+            }
+            assert_eq!(state.end_turn(), is_waited_for);
+        }
     }
 
     #[test]
     fn a_useless_refresh_is_made_again_once_the_token_has_expired_or_was_replaced() {
         let tokens = pair(1, 100);
         let mut state = new_state(Some(tokens.clone()));
-        let plan = state.plan(time(0), Some(&rejection(&tokens, true)));
+        let plan = state.plan(time(0), &mut rejection(&tokens, true));
         assert!(matches!(plan, Ok(Plan::Unauthorized(_))));
-        let met = rejection(&tokens, false);
-        assert!(matches!(state.plan(time(99), Some(&met)), Ok(Plan::Unauthorized(_))));
-        assert_eq!(is_refresh(&state.plan(time(100), Some(&met))), Some(false));
+        let mut met = rejection(&tokens, false);
+        assert!(matches!(state.plan(time(99), &mut met), Ok(Plan::Unauthorized(_))));
+        assert_eq!(is_refresh(&state.plan(time(100), &mut met)), Some(false));
         state.adopt(Some(pair(2, 100)), ACCOUNT).unwrap();
-        let met = rejection(&pair(2, 100), false);
-        assert_eq!(is_refresh(&state.plan(time(0), Some(&met))), Some(false));
+        let mut met = rejection(&pair(2, 100), false);
+        assert_eq!(is_refresh(&state.plan(time(0), &mut met)), Some(false));
     }
 
     #[test]
     fn a_call_refreshes_once_even_if_what_that_brings_has_expired() {
         let tokens = pair(1, 0);
         let mut state = new_state(Some(tokens.clone()));
-        let plan = state.plan(time(0), Some(&rejection(&tokens, true)));
+        let plan = state.plan(time(0), &mut rejection(&tokens, true));
         assert!(matches!(plan, Ok(Plan::Unauthorized(_))));
     }
 
@@ -538,13 +545,12 @@ mod tests {
         calls_left: u8,
         /// Its resource is answered 401 whatever the token.
         is_stubborn: bool,
-        waited_for: Option<Arc<Renewal>>,
+        call: History,
         loaded: Option<Tokens>,
         refreshes: Option<(Arc<Tokens>, bool)>,
         response: Option<Result<Tokens, Error>>,
-        result: Option<Result<Usable, Error>>,
-        usable: Option<Usable>,
-        rejection: Option<Rejection>,
+        result: Option<Result<Arc<Tokens>, Error>>,
+        usable: Option<Arc<Tokens>>,
         /// Refreshes that this call has sent, and whether one of a failure was waited for.
         sent: u8,
         shared_failure: bool,
@@ -634,13 +640,12 @@ mod tests {
                     at: At::Step,
                     calls_left: calls,
                     is_stubborn: i >= good,
-                    waited_for: None,
+                    call: call(),
                     loaded: None,
                     refreshes: None,
                     response: None,
                     result: None,
                     usable: None,
-                    rejection: None,
                     sent: 0,
                     shared_failure: false,
                 });
@@ -672,9 +677,7 @@ mod tests {
             for (i, caller) in self.callers.iter().enumerate() {
                 let ways = match caller.at {
                     At::Done => 0,
-                    At::Wait => {
-                        usize::from(caller.waited_for.as_ref().unwrap().outcome.get().is_some())
-                    }
+                    At::Wait => usize::from(self.is_over(caller.call.waited_for.unwrap())),
                     At::Update if self.lock.is_some() => {
                         usize::from(self.budget.failed_locks > 0) * 2
                     }
@@ -701,6 +704,10 @@ mod tests {
                 }
             }
             moves
+        }
+
+        fn is_over(&self, turn: u64) -> bool {
+            self.state.renewing.is_none() || turn < self.state.turn
         }
 
         fn can_others_refresh(&self) -> bool {
@@ -750,71 +757,92 @@ mod tests {
                 At::Plan => {
                     let adopted = self.state.adopt(caller.loaded.take(), ACCOUNT);
                     adopted.unwrap();
-                    match self.state.plan(now, caller.rejection.as_ref()) {
-                        Ok(Plan::Use(usable)) => self.renewed(i, Ok(usable)),
-                        Err(error) => self.renewed(i, Err(error)),
+                    match self.state.plan(now, &mut caller.call) {
+                        Ok(Plan::Use(tokens)) => self.end(i, Ok(tokens)),
+                        Err(error) => self.end(i, Err(sign_in_required(error))),
                         Ok(_) => caller.at = At::Update,
                     }
                 }
-                At::Update if way == 0 => self.update(i),
+                At::Update if way == 0 => {
+                    self.state.adopt(self.store.clone(), ACCOUNT).unwrap();
+                    caller.loaded = self.store.clone();
+                    self.lock = Some(i);
+                    self.refresh(i);
+                }
                 At::Update => {
                     self.budget.failed_locks -= 1;
                     self.state.adopt(self.store.clone(), ACCOUNT).unwrap();
-                    let result = match self.state.plan(now, caller.rejection.as_ref()) {
-                        Ok(Plan::Use(usable)) => Ok(usable),
-                        Ok(Plan::Refresh(_, is_early)) => {
-                            self.state.refresh_failed(now, is_early, store_error(false))
+                    let result = loop {
+                        match self.state.plan(now, &mut caller.call) {
+                            Ok(Plan::Use(tokens)) => break Ok(tokens),
+                            Ok(Plan::Refresh { is_early, .. }) => {
+                                let error = store_error(false);
+                                let failed = self.state.refresh_failed(now, is_early, error);
+                                if let Err(error) = failed {
+                                    break Err(error);
+                                }
+                            }
+                            Ok(Plan::Unauthorized(error)) => break Err(error),
+                            Err(_) => break Err(store_error(false)),
                         }
-                        Ok(Plan::Unauthorized(error)) => Err(error),
-                        Err(_) => Err(store_error(false)),
                     };
-                    self.renewed(i, result);
+                    self.end(i, result);
                 }
                 At::Send => self.send(i, way),
-                At::Response => {
-                    let stored = caller.loaded.take();
-                    match caller.response.take().unwrap() {
-                        Ok(tokens) => {
-                            caller.result = Some(Ok(self.state.renewed(tokens, stored)));
-                            caller.at = At::Write;
-                        }
-                        Err(error) => {
-                            let (_, is_early) = caller.refreshes.take().unwrap();
-                            let is_refusal = error.needs_sign_in();
-                            let result = self.state.refresh_failed(now, is_early, error);
-                            assert!(!(is_early && is_refusal && self.is_refused()));
-                            self.lock = None;
-                            self.renewed(i, result);
+                At::Response => match caller.response.take().unwrap() {
+                    Ok(tokens) => {
+                        let stored = caller.loaded.take();
+                        let tokens = self.state.renewed(tokens, stored, &mut caller.call);
+                        caller.result = Some(Ok(tokens));
+                        caller.at = At::Write;
+                    }
+                    Err(error) => {
+                        let (_, is_early) = caller.refreshes.take().unwrap();
+                        let is_refusal = error.needs_sign_in();
+                        let failed = self.state.refresh_failed(now, is_early, error);
+                        assert!(!(is_early && is_refusal && failed.is_err()));
+                        match failed {
+                            Err(error) => self.end(i, Err(error)),
+                            Ok(()) => {
+                                self.refresh(i);
+                                if self.callers[i].at == At::Send {
+                                    assert!(is_early && is_refusal, "tried again at the expiry");
+                                    self.callers[i].sent -= 1;
+                                }
+                            }
                         }
                     }
-                }
+                },
                 At::Write => {
                     self.lock = None;
+                    let new_tokens = self.state.new_tokens();
+                    assert!(new_tokens.is_some(), "what was refreshed is stored");
                     if way == 0 {
-                        let usable = caller.result.as_ref().unwrap().as_ref().ok().unwrap();
-                        self.store = Some(Tokens::clone(&usable.tokens));
+                        self.store = new_tokens;
                         caller.at = At::Stored;
                     } else {
                         self.budget.failed_writes -= 1;
-                        self.renewed(i, Err(store_error(true)));
+                        self.end(i, Err(store_error(true)));
                     }
                 }
                 At::Stored => {
-                    self.state.stored();
+                    self.state.adopt(self.state.new_tokens(), ACCOUNT).unwrap();
                     caller.at = At::EndTurn;
                 }
                 At::EndTurn => {
                     let result = caller.result.take().unwrap();
-                    let outcome = self.state.outcome(&result);
+                    if let Err(error) = &result {
+                        self.state.failed(error);
+                    }
                     let is_refreshed = match &result {
-                        Ok(usable) => usable.is_renewed,
+                        Ok(_) => caller.call.is_renewed && caller.call.rejection.is_none(),
                         Err(error) => matches!(error, Error::Store { renewed: true, .. }),
                     };
-                    let is_success = matches!(outcome, Some(Ok(_)));
-                    assert_eq!(is_refreshed, is_success, "a success is everybody's");
-                    self.state.end_turn(outcome);
+                    let is_success = self.state.known.renewed_in == Some(self.state.turn);
+                    assert!(is_success || !is_refreshed, "a success is everybody's");
+                    self.state.end_turn();
                     match result {
-                        Ok(usable) => self.start_get(i, usable),
+                        Ok(tokens) => self.start_get(i, tokens),
                         Err(error) => self.finish(i, Some(error)),
                     }
                 }
@@ -826,31 +854,27 @@ mod tests {
         fn step(&mut self, i: usize) {
             let now = self.now();
             let caller = &mut self.callers[i];
-            let waited_for = caller.waited_for.take();
-            let rejection = caller.rejection.as_ref();
-            let step = self.state.step(now, caller.thread, rejection, waited_for.as_deref());
-            let outcome = waited_for.as_ref().map(|renewal| renewal.outcome.get());
-            let outcome = outcome.map(|outcome| outcome.expect("woken at the end of a turn"));
-            if let Some(Some(Err(_))) = outcome {
-                caller.shared_failure = true;
-                let is_told = matches!(step, Ok(Step::Use(_)) | Err(_));
-                assert!(is_told, "a failure holds for those who waited");
+            // What holds for the call, if it has waited.
+            let call = &mut caller.call;
+            let failure = self.state.failure.as_ref();
+            let is_failed = failure.is_some_and(|(turn, _)| call.has_waited_for(*turn));
+            let brought = self.state.known.renewed_in.filter(|turn| call.has_waited_for(*turn));
+            let held = self.state.tokens.as_ref().filter(|_| self.state.known.refusal.is_none());
+            let is_good = held.is_some_and(|tokens| !call.is_rejected(tokens));
+            let usable = self.state.usable(now, call);
+            if brought.is_some() && is_good {
+                let is_used = usable.is_some() && call.is_renewed;
+                assert!(is_used, "a success holds for those who waited");
             }
-            if let Some(Some(Ok(tokens))) = outcome {
-                let held = self.state.held.as_ref();
-                let is_good = held.is_some_and(|h| h.tokens == *tokens && h.refusal.is_none());
-                if is_good && !is_rejected(tokens, rejection) {
-                    let is_used = matches!(&step, Ok(Step::Use(usable)) if usable.is_renewed);
-                    assert!(is_used, "a success holds for those who waited");
-                }
+            caller.shared_failure |= is_failed;
+            if let Some(tokens) = usable {
+                return self.start_get(i, tokens);
             }
-            match step {
-                Ok(Step::Use(usable)) => self.start_get(i, usable),
-                Ok(Step::Wait(renewal)) => {
-                    caller.waited_for = Some(renewal);
-                    caller.at = At::Wait;
-                }
-                Ok(Step::Renew) => {
+            let turn = self.state.take_turn(caller.thread, call);
+            assert!(!is_failed || turn.is_err(), "a failure holds for those who waited");
+            match turn {
+                Ok(false) => caller.at = At::Wait,
+                Ok(true) => {
                     caller.at = At::Load;
                     let turns = self.callers.iter().filter(|c| c.has_turn()).count();
                     assert_eq!(turns, 1, "one renews at a time");
@@ -862,22 +886,22 @@ mod tests {
             }
         }
 
-        fn update(&mut self, i: usize) {
+        /// Plans, with the lock held, and goes on as planned.
+        fn refresh(&mut self, i: usize) {
             let now = self.now();
             let caller = &mut self.callers[i];
-            self.state.adopt(self.store.clone(), ACCOUNT).unwrap();
-            let result = match self.state.plan(now, caller.rejection.as_ref()) {
-                Ok(Plan::Use(usable)) => Ok(usable),
-                Ok(Plan::Unauthorized(error)) | Err(error) => Err(error),
-                Ok(Plan::Refresh(tokens, is_early)) => {
-                    caller.loaded = self.store.clone();
+            let result = match self.state.plan(now, &mut caller.call) {
+                Ok(Plan::Use(tokens)) => Ok(tokens),
+                Ok(Plan::Unauthorized(error)) => Err(error),
+                Err(error) => Err(sign_in_required(error)),
+                Ok(Plan::Refresh { tokens, is_early }) => {
                     caller.refreshes = Some((tokens, is_early));
                     caller.at = At::Send;
-                    self.lock = Some(i);
                     return;
                 }
             };
-            self.renewed(i, result);
+            self.lock = None;
+            self.end(i, result);
         }
 
         fn send(&mut self, i: usize, way: usize) {
@@ -897,46 +921,40 @@ mod tests {
                 }
             };
             let caller = &mut self.callers[i];
-            assert!(caller.sent == 0 || caller.rejection.is_some(), "one refresh");
+            assert!(caller.sent == 0 || caller.call.rejection.is_some(), "one refresh");
             caller.sent += 1;
             caller.response = Some(response);
             caller.at = At::Response;
         }
 
-        fn renewed(&mut self, i: usize, result: Result<Usable, Error>) {
+        fn end(&mut self, i: usize, result: Result<Arc<Tokens>, Error>) {
+            if self.lock == Some(i) {
+                self.lock = None;
+            }
             self.callers[i].result = Some(result);
             self.callers[i].at = At::EndTurn;
         }
 
-        fn start_get(&mut self, i: usize, mut usable: Usable) {
+        fn start_get(&mut self, i: usize, tokens: Arc<Tokens>) {
             let caller = &mut self.callers[i];
-            let rejection = caller.rejection.as_ref();
-            assert!(!is_rejected(&usable.tokens, rejection), "used after a 401");
-            let held = self.state.held.as_ref();
-            let refused = held.filter(|held| held.refusal.is_some());
-            let is_dead = refused.is_some_and(|held| held.tokens == usable.tokens);
+            assert!(!caller.call.is_rejected(&tokens), "used after a 401");
+            let is_refused = self.state.known.refusal.is_some();
+            let is_dead = is_refused && self.state.tokens.as_ref() == Some(&tokens);
             assert!(!is_dead, "used after the final refusal");
-            usable.is_renewed |= rejection.is_some_and(|rejection| rejection.is_renewed);
-            caller.usable = Some(usable);
+            caller.usable = Some(tokens);
+            caller.call.waited_for = None;
             caller.at = At::Get;
         }
 
         fn get(&mut self, i: usize) {
             let caller = &mut self.callers[i];
-            let mut usable = caller.usable.take().unwrap();
-            let issued = self.issued[number(&usable.tokens)];
+            let tokens = caller.usable.take().unwrap();
+            let issued = self.issued[number(&tokens)];
             let is_good = !issued.is_revoked && self.now < issued.expires && !caller.is_stubborn;
             if is_good {
                 return self.finish(i, None);
             }
-            caller.rejection = Some(Rejection {
-                tokens: Arc::clone(&usable.tokens),
-                is_renewed: usable.is_renewed,
-                error: unauthorized(),
-            });
-            // Kept until the call has other tokens, or ends.
-            usable.is_renewed = false;
-            caller.usable = Some(usable);
+            caller.call.rejection = Some(Rejection { tokens, error: unauthorized() });
             caller.at = At::Step;
         }
 
@@ -948,23 +966,19 @@ mod tests {
             if let Some(Error::Status { .. }) = error {
                 let is_own = caller.sent > 0 || caller.shared_failure;
                 assert!(is_own, "a failure of nobody's");
-                let is_early = caller.rejection.is_none() && self.now < self.issued[0].expires;
+                let is_early = caller.call.rejection.is_none() && self.now < self.issued[0].expires;
                 assert!(!is_early, "a token that is alive is used");
             }
             caller.calls_left -= 1;
             caller.at = if caller.calls_left == 0 { At::Done } else { At::Step };
-            (caller.usable, caller.rejection) = (None, None);
+            caller.call = call();
             (caller.sent, caller.shared_failure) = (0, false);
-        }
-
-        fn is_refused(&self) -> bool {
-            self.state.held.as_ref().is_some_and(|h| h.refusal.is_some())
         }
 
         fn check_end(&self) {
             let is_done = self.callers.iter().all(|caller| caller.at == At::Done);
             assert!(is_done, "a caller waits for ever");
-            assert!(self.state.renewal.is_none() && self.lock.is_none());
+            assert!(self.state.renewing.is_none() && self.lock.is_none());
             assert!(self.refreshed <= self.most_refreshes, "{} refreshes", self.refreshed);
         }
     }
@@ -978,54 +992,41 @@ mod tests {
     /// A copy of a world shares nothing that changes with it.
     impl Clone for World {
         fn clone(&self) -> Self {
-            let mut renewals = Copies::default();
             let mut first_uses = Copies::default();
-            let copy_renewal = |renewal: &Renewal| Renewal {
-                thread: renewal.thread,
-                outcome: renewal.outcome.clone(),
-            };
-            let mut renewal =
-                |r: &Option<Arc<Renewal>>| r.as_ref().map(|r| renewals.of(r, copy_renewal));
-            let mut usable = |usable: &Usable| Usable {
-                tokens: Arc::clone(&usable.tokens),
-                is_renewed: usable.is_renewed,
-                first_use: usable.first_use.as_ref().map(|u| first_uses.of(u, |()| ())),
-            };
             let mut callers = Vec::new();
             for caller in &self.callers {
+                let rejection = caller.call.rejection.as_ref();
+                let rejection = rejection
+                    .map(|r| Rejection { tokens: Arc::clone(&r.tokens), error: r.error.clone() });
+                let first_use = caller.call.first_use.as_ref();
                 callers.push(Caller {
-                    waited_for: renewal(&caller.waited_for),
+                    call: History {
+                        rejection,
+                        first_use: first_use.map(|u| first_uses.of(u, |()| ())),
+                        ..caller.call
+                    },
                     loaded: caller.loaded.clone(),
                     refreshes: caller.refreshes.clone(),
                     response: caller.response.clone(),
-                    result: caller.result.as_ref().map(|result| match result {
-                        Ok(result) => Ok(usable(result)),
-                        Err(error) => Err(error.clone()),
-                    }),
-                    usable: caller.usable.as_ref().map(&mut usable),
-                    rejection: caller.rejection.as_ref().map(|r| Rejection {
-                        tokens: Arc::clone(&r.tokens),
-                        is_renewed: r.is_renewed,
-                        error: r.error.clone(),
-                    }),
+                    result: caller.result.clone(),
+                    usable: caller.usable.clone(),
                     ..*caller
                 });
             }
+            let known = &self.state.known;
             let state = State {
-                sign_in_required: refusal(None),
-                renewal: renewal(&self.state.renewal),
-                superseded: self.state.superseded.clone(),
-                needs_sign_in: self.state.needs_sign_in,
-                held: self.state.held.as_ref().map(|held| Held {
-                    tokens: Arc::clone(&held.tokens),
-                    next_refresh: held.next_refresh,
-                    refusal: held.refusal.clone(),
-                    is_refresh_useless: held.is_refresh_useless,
-                    first_use: match held.first_use.upgrade() {
+                tokens: self.state.tokens.clone(),
+                known: Known {
+                    refusal: known.refusal.clone(),
+                    first_use: match known.first_use.upgrade() {
                         Some(first_use) => Arc::downgrade(&first_uses.of(&first_use, |()| ())),
                         None => Weak::new(),
                     },
-                }),
+                    ..*known
+                },
+                superseded: self.state.superseded.clone(),
+                failure: self.state.failure.clone(),
+                ..self.state
             };
             Self {
                 state,
@@ -1065,37 +1066,34 @@ mod tests {
         fn hash<H: Hasher>(&self, hasher: &mut H) {
             let id = |tokens: &Option<Tokens>| tokens.as_ref().map(number);
             let kind = |error: &Error| std::mem::discriminant(error);
-            let usable = |usable: &Usable| {
-                (number(&usable.tokens), usable.is_renewed, usable.first_use.is_some())
-            };
+            let (state, known) = (&self.state, &self.state.known);
+            for Caller { call, .. } in &self.callers {
+                // Of turns counts which is under way, and what came of those waited for.
+                let failure = state.failure.as_ref().filter(|(turn, _)| call.has_waited_for(*turn));
+                let is_brought = known.renewed_in.is_some_and(|turn| call.has_waited_for(turn));
+                let is_over = call.waited_for.map(|turn| self.is_over(turn));
+                (failure.map(|(_, error)| kind(error)), is_brought, is_over).hash(hasher);
+                let rejection = call.rejection.as_ref();
+                rejection.map(|rejection| number(&rejection.tokens)).hash(hasher);
+                (call.is_renewed, call.first_use.is_some()).hash(hasher);
+            }
             for caller in &self.callers {
                 (caller.at, caller.calls_left, id(&caller.loaded)).hash(hasher);
-                let waited_for = caller.waited_for.as_ref();
-                let outcome = waited_for.map(|renewal| match renewal.outcome.get() {
-                    Some(Some(Ok(tokens))) => number(tokens),
-                    Some(Some(Err(error))) if error.needs_sign_in() => 1001,
-                    Some(Some(Err(_))) => 1002,
-                    Some(None) => 1003,
-                    None => 1004,
-                });
-                outcome.hash(hasher);
                 let refreshes = caller.refreshes.as_ref();
                 refreshes.map(|(tokens, is_early)| (number(tokens), is_early)).hash(hasher);
                 let response = caller.response.as_ref();
                 response.map(|r| r.as_ref().map(number).map_err(kind)).hash(hasher);
                 let result = caller.result.as_ref();
-                result.map(|r| r.as_ref().map(usable).map_err(kind)).hash(hasher);
-                caller.usable.as_ref().map(usable).hash(hasher);
-                let rejection = caller.rejection.as_ref();
-                rejection.map(|r| (number(&r.tokens), r.is_renewed)).hash(hasher);
+                result.map(|r| r.as_ref().map(|t| number(t)).map_err(kind)).hash(hasher);
+                caller.usable.as_ref().map(|tokens| number(tokens)).hash(hasher);
                 (caller.sent, caller.shared_failure).hash(hasher);
             }
-            if let Some(held) = &self.state.held {
-                (number(&held.tokens), held.next_refresh, held.refusal.is_some()).hash(hasher);
-                (held.is_refresh_useless, held.first_use.strong_count()).hash(hasher);
-            }
-            (self.state.superseded.as_ref().map(id), self.state.needs_sign_in).hash(hasher);
-            (self.state.renewal.is_some(), self.now, self.lock, self.budget).hash(hasher);
+            let is_this_turns = known.renewed_in == Some(state.turn);
+            (state.tokens.as_ref().map(|tokens| number(tokens)), is_this_turns).hash(hasher);
+            (known.next_refresh, known.refusal.is_some(), known.is_refresh_useless).hash(hasher);
+            known.first_use.strong_count().hash(hasher);
+            (state.superseded.as_ref().map(id), state.needs_sign_in).hash(hasher);
+            (state.renewing.is_some(), self.now, self.lock, self.budget).hash(hasher);
             (id(&self.store), id(&self.others), &self.issued, self.refreshed).hash(hasher);
         }
     }
