@@ -186,17 +186,6 @@ impl Error {
         matches!(self, Self::Transport { is_timeout: true, .. })
     }
 
-    /// The error of a call that found that there is nothing to be refreshed: if it had met
-    /// this 401, it has the server's words.
-    pub(crate) fn or_unauthorized(self, unauthorized: Option<Self>) -> Self {
-        match (self, unauthorized) {
-            (Self::SignInRequired { status: None, .. }, Some(unauthorized)) => {
-                unauthorized.into_sign_in_required()
-            }
-            (error, _) => error,
-        }
-    }
-
     /// The error of a response by which the server refused the tokens for good.
     pub(crate) fn into_sign_in_required(self) -> Self {
         match self {

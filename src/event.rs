@@ -87,8 +87,7 @@ impl fmt::Display for Event<'_> {
             Self::Resolving { host } => write!(f, "looking up {host}"),
             Self::Resolved { host, addresses } => {
                 write!(f, "{host} has the addresses")?;
-                let mut addresses = addresses.iter();
-                addresses.try_for_each(|address| write!(f, " {}", address.ip()))
+                addresses.iter().try_for_each(|address| write!(f, " {}", address.ip()))
             }
             Self::Connected { host, address } => write!(f, "connected to {host} at {address}"),
             Self::Request { method, host, path } => write!(f, "{method} {path} at {host}"),

@@ -10,7 +10,7 @@ use std::{fmt, io::Write, time::SystemTime};
 use serde::de::DeserializeOwned;
 use serde_json::Value;
 
-use self::state::{History, Rejection, State};
+use self::state::{History, State};
 use crate::http::body::{self, CopySummary, JsonCheck};
 use crate::http::{Call, Response, attempt::AttemptError, url::Resource};
 use crate::secret::{AccessToken, Password};
@@ -210,17 +210,17 @@ impl Session {
     /// can go wrong with a call but [`Error::Output`].
     pub fn sign_in(&self, password: &Password) -> Result<(), Error> {
         self.client().check_sign_in(self.email(), password)?;
-        let was_needed = self.state().needs_sign_in;
-        let _turn = self.take_turn()?;
-        let signed_in = self.update(|stored| {
-            let others = self.state().signed_in_by_others(SystemTime::now(), was_needed);
-            if let Some(tokens) = others {
-                return Ok(tokens);
-            }
-            let tokens = self.client().send_sign_in(self.email(), password)?;
-            Ok(self.state().renewed(tokens, stored, &mut History::default()))
+        let sign_in = Some(self.state().needs_sign_in);
+        let renewed = self.in_turn(&mut History { sign_in, ..History::default() }, |call| {
+            self.update(|| {
+                if let Some(tokens) = self.state().usable(SystemTime::now(), call) {
+                    return Ok(tokens);
+                }
+                let tokens = self.client().send_sign_in(self.email(), password)?;
+                Ok(self.state().renewed(tokens, call))
+            })
         });
-        signed_in.map(drop)
+        renewed.map(drop)
     }
 
     /// Returns the tokens as the session holds them now: `None` before its first call
@@ -256,20 +256,25 @@ impl Session {
         let resource =
             Resource::parse(resource).map_err(|reason| Error::invalid_input("resource", reason))?;
         let mut history = History::default();
+        let mut tokens = self.usable_tokens(&mut history)?;
         loop {
-            let tokens = self.usable_tokens(&mut history).map_err(|error| {
-                error.or_unauthorized(history.rejection.take().map(|rejection| rejection.error))
-            })?;
             let read = self.client().read(&tokens, &resource, |response, call| {
                 history.first_use = None;
                 take(response, call)
             });
-            match read {
-                Err(error) if error.status() == Some(401) => {
-                    history.rejection = Some(Rejection { tokens, error });
-                }
+            let error = match read {
+                Err(error) if error.status() == Some(401) => error,
                 other => return other,
-            }
+            };
+            history.rejected = Some(tokens);
+            tokens = match self.usable_tokens(&mut history) {
+                Ok(tokens) if history.is_rejected(&tokens) => return Err(error),
+                // That there is nothing to be refreshed is told in the server's words.
+                Err(Error::SignInRequired { status: None, .. }) => {
+                    return Err(error.into_sign_in_required());
+                }
+                usable => usable?,
+            };
         }
     }
 }

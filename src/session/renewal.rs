@@ -1,18 +1,27 @@
 //! How a session renews its tokens, as its policy decides: one thread at a time, under the
 //! exclusion of the store, with none of the session's own locks held.
 
-use std::sync::{Arc, MutexGuard, PoisonError};
+use std::sync::{Arc, PoisonError};
 use std::{io, thread, time::SystemTime};
 
 use super::Session;
-use super::state::{History, Plan, State};
+use super::state::{History, Plan};
 use crate::{error::Error, event::Event, tokens::Tokens};
 
 impl Session {
-    /// Returns tokens that a call may use, renewed if need be; other ones than those that
-    /// it was answered 401 with.
+    /// Returns tokens that a call may use, renewed if need be. If it was answered 401, they
+    /// are others, or the same again where no others help.
     pub(super) fn usable_tokens(&self, call: &mut History) -> Result<Arc<Tokens>, Error> {
         call.waited_for = None;
+        self.in_turn(call, |call| self.renew(call).inspect_err(|error| self.state().failed(error)))
+    }
+
+    /// Returns tokens that a call may use, or what comes of `renew` when it is its turn.
+    pub(super) fn in_turn(
+        &self,
+        call: &mut History,
+        renew: impl FnOnce(&mut History) -> Result<Arc<Tokens>, Error>,
+    ) -> Result<Arc<Tokens>, Error> {
         let mut state = self.state();
         loop {
             if let Some(tokens) = state.usable(SystemTime::now(), call) {
@@ -21,25 +30,12 @@ impl Session {
             if state.take_turn(thread::current().id(), call)? {
                 break;
             }
-            state = self.wait(state);
+            let woken = self.shared.turn_ended.wait(state);
+            state = woken.unwrap_or_else(PoisonError::into_inner);
         }
         drop(state);
         let _turn = Turn(self);
-        self.renew(call).inspect_err(|error| self.state().failed(error))
-    }
-
-    /// Takes the turn to renew the tokens, for a sign-in, which no failure before concerns.
-    pub(super) fn take_turn(&self) -> Result<Turn<'_>, Error> {
-        let mut state = self.state();
-        while !state.take_turn(thread::current().id(), &mut History::default())? {
-            state = self.wait(state);
-        }
-        Ok(Turn(self))
-    }
-
-    /// Waits for the end of a turn.
-    fn wait<'a>(&self, state: MutexGuard<'a, State>) -> MutexGuard<'a, State> {
-        self.shared.turn_ended.wait(state).unwrap_or_else(PoisonError::into_inner)
+        renew(call)
     }
 
     /// Takes up what the store holds, and refreshes it if that is of no use either.
@@ -57,7 +53,7 @@ impl Session {
             _ => {}
         }
         // Somebody may be replacing the tokens, under the exclusion of the store.
-        match self.update(|stored| self.refresh(Ok(stored), call)) {
+        match self.update(|| self.refresh(Ok(()), call)) {
             Err(error @ Error::Store { renewed: false, .. }) => {
                 // Whoever had the lock may have renewed them.
                 let _ = self.adopt(self.shared.store.load());
@@ -67,33 +63,31 @@ impl Session {
         }
     }
 
-    /// Refreshes the tokens, unless they are of use, in the place of what the store holds.
-    /// The error of a store that can't be used is taken for that of a refresh.
-    fn refresh(
-        &self,
-        stored: Result<Option<Tokens>, Error>,
-        call: &mut History,
-    ) -> Result<Arc<Tokens>, Error> {
+    /// Refreshes the tokens, unless they are of use. The error of a store that can't be
+    /// used is taken for that of the refresh.
+    fn refresh(&self, store: Result<(), Error>, call: &mut History) -> Result<Arc<Tokens>, Error> {
         let events = self.client().events();
         let mut now = SystemTime::now();
         loop {
             let (tokens, is_early) = match self.plan(now, call) {
-                Ok(Plan::Use(tokens)) => return Ok(tokens),
-                Ok(Plan::Unauthorized(error)) => return Err(error),
+                Ok(Plan::Use(tokens) | Plan::GiveUp(tokens)) => return Ok(tokens),
                 Ok(Plan::Refresh { tokens, is_early }) => (tokens, is_early),
-                Err(error) => return Err(stored.err().unwrap_or(error)),
+                Err(error) => return Err(store.err().unwrap_or(error)),
             };
-            let refreshed = stored.clone().and_then(|stored| {
+            let refreshed = store.clone().and_then(|()| {
                 events.emit(&Event::Refreshing);
                 let tokens = self.client().send_refresh(&tokens, is_early)?;
-                let tokens = self.state().renewed(tokens, stored, call);
+                let tokens = self.state().renewed(tokens, call);
                 events.emit(&Event::Refreshed);
                 Ok(tokens)
             });
             let Err(error) = refreshed else { return refreshed };
             events.emit(&Event::RefreshFailed { error: &error });
+            if !is_early {
+                return Err(error);
+            }
             now = SystemTime::now();
-            self.state().refresh_failed(now, is_early, error)?;
+            self.state().put_off(now, error)?;
         }
     }
 
@@ -114,7 +108,7 @@ impl Session {
     /// Lets `renew` bring new tokens under the exclusion of the store, and stores them.
     pub(super) fn update(
         &self,
-        mut renew: impl FnMut(Option<Tokens>) -> Result<Arc<Tokens>, Error>,
+        mut renew: impl FnMut() -> Result<Arc<Tokens>, Error>,
     ) -> Result<Arc<Tokens>, Error> {
         let name = self.shared.store.name();
         if !name.is_empty() {
@@ -122,8 +116,7 @@ impl Session {
         }
         let mut result = None;
         let updated = self.shared.store.update(&mut |stored| {
-            let adopted = self.adopt(Ok(stored.clone()));
-            result = Some(adopted.and_then(|()| renew(stored)));
+            result = Some(self.adopt(Ok(stored)).and_then(|()| renew()));
             self.state().new_tokens()
         });
         let Some(result) = result else {

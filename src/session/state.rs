@@ -13,11 +13,14 @@ use crate::tokens::{Account, Tokens};
 /// What a session knows of its tokens, and who renews them.
 #[derive(Default)]
 pub(super) struct State {
+    /// The tokens that are held.
     pub(super) tokens: Option<Arc<Tokens>>,
     known: Known,
     /// What the store held when it was last seen to be older than the tokens here: a load
     /// without a lock, or a store that couldn't be written, may bring it back.
-    superseded: Option<Option<Tokens>>,
+    superseded: Option<Option<Arc<Tokens>>>,
+    /// The store held just that when it was last looked at.
+    is_store_behind: bool,
     /// A call found that a sign-in is needed, and no other tokens have come since.
     pub(super) needs_sign_in: bool,
     /// The number of the latest turn to renew the tokens.
@@ -49,20 +52,16 @@ struct Known {
 /// What a call has met so far.
 #[derive(Default)]
 pub(super) struct History {
-    /// The last 401.
-    pub(super) rejection: Option<Rejection>,
+    /// Of a sign-in: whether one was needed when it began.
+    pub(super) sign_in: Option<bool>,
+    /// The tokens that it was answered 401 with, last.
+    pub(super) rejected: Option<Arc<Tokens>>,
     /// A renewal that it made or waited for brought tokens for it.
-    is_renewed: bool,
-    /// The latest turn whose end it has waited for, to get tokens.
+    pub(super) is_renewed: bool,
+    /// The latest turn whose end it has waited for.
     pub(super) waited_for: Option<u64>,
     /// Kept, by the call that refreshed its tokens, until it has a response.
     pub(super) first_use: Option<Arc<()>>,
-}
-
-/// A 401, and the tokens that it was the response to.
-pub(super) struct Rejection {
-    pub(super) tokens: Arc<Tokens>,
-    pub(super) error: Error,
 }
 
 /// What whoever renews does next, unless there is nothing to be refreshed.
@@ -73,21 +72,23 @@ pub(super) enum Plan {
         tokens: Arc<Tokens>,
         is_early: bool,
     },
-    /// Fail: another refresh doesn't help against the call's 401.
-    Unauthorized(Error),
+    /// Let the call fail: there is no help against its 401 to these.
+    GiveUp(Arc<Tokens>),
 }
 
 impl State {
     /// The tokens that a call may use as they are; stale ones only if a renewal that it
-    /// waited for has brought them, or if refreshing them is put off.
+    /// waited for has brought them, or if refreshing them is put off. A sign-in uses those
+    /// alone that somebody else's has brought to one that was needed when it began.
     pub(super) fn usable(&self, now: SystemTime, call: &mut History) -> Option<Arc<Tokens>> {
         let (tokens, known) = (self.tokens.as_ref()?, &self.known);
-        let is_alive = tokens.time_left(now).is_some();
-        let is_put_off = is_alive && known.next_refresh.is_some_and(|at| now < at);
+        let is_put_off =
+            known.next_refresh.is_some_and(|at| now < at) && tokens.time_left(now).is_some();
         let is_brought = known.renewed_in.is_some_and(|turn| call.has_waited_for(turn));
         let is_usable = (tokens.is_fresh_at(now) || is_put_off || is_brought)
             && known.refusal.is_none()
-            && !call.is_rejected(tokens);
+            && !call.is_rejected(tokens)
+            && call.sign_in.is_none_or(|was_needed| was_needed && !self.needs_sign_in);
         call.is_renewed |= is_usable && is_brought;
         is_usable.then(|| Arc::clone(tokens))
     }
@@ -98,23 +99,23 @@ impl State {
     /// What the turn that the call waited for has failed with, or that this thread would
     /// wait for itself.
     pub(super) fn take_turn(&mut self, me: ThreadId, call: &mut History) -> Result<bool, Error> {
-        if let Some((turn, error)) = &self.failure
-            && call.has_waited_for(*turn)
-        {
-            return Err(error.clone());
+        match (&self.failure, self.renewing) {
+            (Some((turn, error)), _) if call.has_waited_for(*turn) => Err(error.clone()),
+            (_, Some(thread)) if thread == me => {
+                let reason = "its tokens are being renewed by the very call that calls back";
+                Err(Error::invalid_input("session", reason))
+            }
+            (_, Some(_)) => {
+                self.is_waited_for = true;
+                call.waited_for = Some(self.turn);
+                Ok(false)
+            }
+            (_, None) => {
+                self.turn += 1;
+                self.renewing = Some(me);
+                Ok(true)
+            }
         }
-        if self.renewing == Some(me) {
-            let reason = "its tokens are being renewed by the very call that calls back";
-            return Err(Error::invalid_input("session", reason));
-        }
-        if self.renewing.is_some() {
-            self.is_waited_for = true;
-            call.waited_for = Some(self.turn);
-            return Ok(false);
-        }
-        self.turn += 1;
-        self.renewing = Some(me);
-        Ok(true)
     }
 
     /// The call whose turn it is fails, and with it those who wait.
@@ -123,8 +124,8 @@ impl State {
         if error.needs_sign_in() && error.status().is_some() {
             self.known.refusal = Some(error.clone());
         }
-        // A 401 is the call's own, and tokens that couldn't be stored are held all the same.
-        if !matches!(error, Error::Unauthorized { .. } | Error::Store { renewed: true, .. }) {
+        // Tokens that couldn't be stored are held all the same.
+        if !matches!(error, Error::Store { renewed: true, .. }) {
             self.failure = Some((self.turn, error.clone()));
         }
     }
@@ -137,7 +138,9 @@ impl State {
 
     /// Takes up what the store holds, unless it is older than what is held here.
     pub(super) fn adopt(&mut self, stored: Option<Tokens>, account: Account<'_>) -> io::Result<()> {
-        if self.superseded.as_ref() == Some(&stored) {
+        let stored = stored.map(Arc::new);
+        self.is_store_behind = self.superseded.as_ref() == Some(&stored);
+        if self.is_store_behind {
             return Ok(());
         }
         if let Some(tokens) = &stored {
@@ -145,8 +148,8 @@ impl State {
             // If the store is empty later on, somebody emptied it.
             self.superseded.take_if(|superseded| superseded.is_none());
         }
-        if self.tokens.as_deref() != stored.as_ref() {
-            self.hold(stored.map(Arc::new));
+        if self.tokens != stored {
+            self.hold(stored);
         }
         Ok(())
     }
@@ -166,31 +169,31 @@ impl State {
         }
         let (held, known) = (self.tokens.clone(), &mut self.known);
         let tokens = held.filter(|_| known.refusal.is_none()).ok_or(known.refusal.clone())?;
-        let rejection = call.rejection.as_ref().filter(|_| call.is_rejected(&tokens));
+        let is_rejected = call.is_rejected(&tokens);
         let is_alive = tokens.time_left(now).is_some();
-        let is_early = is_alive && rejection.is_none();
-        match rejection {
-            _ if tokens.refresh_token().is_none() && is_early => {
-                known.next_refresh = Some(tokens.expires_at());
-                Ok(Plan::Use(tokens))
+        let is_early = is_alive && !is_rejected;
+        if tokens.refresh_token().is_none() {
+            if !is_early {
+                return Err(None);
             }
-            _ if tokens.refresh_token().is_none() => Err(None),
-            Some(rejection) if known.is_final(call, is_alive) => {
-                Ok(Plan::Unauthorized(rejection.error.clone()))
-            }
-            _ => Ok(Plan::Refresh { tokens, is_early }),
+            known.next_refresh = Some(tokens.expires_at());
+            return Ok(Plan::Use(tokens));
         }
+        // A 401 that another refresh won't help against, as far as is known, is the caller's.
+        known.is_refresh_useless |= is_rejected && call.is_renewed;
+        let is_in_doubt = known.is_refresh_useless || known.first_use.strong_count() > 0;
+        if is_rejected && (call.is_renewed || is_in_doubt && is_alive) {
+            return Ok(Plan::GiveUp(tokens));
+        }
+        Ok(Plan::Refresh { tokens, is_early })
     }
 
     /// Holds new tokens, which came in the place of what the store holds.
-    pub(super) fn renewed(
-        &mut self,
-        tokens: Tokens,
-        stored: Option<Tokens>,
-        call: &mut History,
-    ) -> Arc<Tokens> {
+    pub(super) fn renewed(&mut self, tokens: Tokens, call: &mut History) -> Arc<Tokens> {
+        if !self.is_store_behind {
+            self.superseded = Some(self.tokens.take());
+        }
         let tokens = Arc::new(tokens);
-        self.superseded = Some(stored);
         self.hold(Some(Arc::clone(&tokens)));
         self.known.renewed_in = Some(self.turn);
         self.known.first_use = Arc::downgrade(call.first_use.insert(Arc::default()));
@@ -198,22 +201,19 @@ impl State {
         tokens
     }
 
-    /// A refresh failed, or couldn't be begun. If it was early, what is next is planned
-    /// anew: tokens that are alive are used all the same.
-    pub(super) fn refresh_failed(
-        &mut self,
-        now: SystemTime,
-        is_early: bool,
-        error: Error,
-    ) -> Result<(), Error> {
+    /// Puts the next refresh off after one that failed, or couldn't be begun, ahead of the
+    /// expiry: to the expiry if it was refused, else to when half of the remaining life has
+    /// gone. What is next is planned anew.
+    ///
+    /// # Errors
+    /// The same, if the tokens have expired meanwhile.
+    pub(super) fn put_off(&mut self, now: SystemTime, error: Error) -> Result<(), Error> {
         let is_refusal = error.needs_sign_in();
-        let Some(tokens) = self.tokens.as_ref().filter(|_| is_early) else {
-            return Err(error);
+        let Some(left) = self.tokens.as_ref().and_then(|tokens| tokens.time_left(now)) else {
+            // A refusal of what hadn't expired when it was sent isn't the last word.
+            return if is_refusal { Ok(()) } else { Err(error) };
         };
-        // One that was refused is tried once more, even if they have expired meanwhile.
-        let at_expiry = is_refusal.then(|| tokens.expires_at());
-        let at_half = || tokens.time_left(now).map(|left| now + left / 2);
-        self.known.next_refresh = Some(at_expiry.or_else(at_half).ok_or(error)?);
+        self.known.next_refresh = Some(now + if is_refusal { left } else { left / 2 });
         Ok(())
     }
 
@@ -223,17 +223,6 @@ impl State {
         self.tokens.as_deref().filter(|_| is_new).cloned()
     }
 
-    /// The tokens that somebody else's sign-in has brought to one that was needed when it
-    /// began.
-    pub(super) fn signed_in_by_others(
-        &self,
-        now: SystemTime,
-        was_needed: bool,
-    ) -> Option<Arc<Tokens>> {
-        let is_done = was_needed && !self.needs_sign_in;
-        self.usable(now, &mut History::default()).filter(|_| is_done)
-    }
-
     fn hold(&mut self, tokens: Option<Arc<Tokens>>) {
         self.needs_sign_in &= tokens.is_none();
         self.tokens = tokens;
@@ -241,24 +230,15 @@ impl State {
     }
 }
 
-impl Known {
-    /// Whether a 401 to these tokens goes to the caller, as another refresh won't help.
-    fn is_final(&mut self, call: &History, is_alive: bool) -> bool {
-        self.is_refresh_useless |= call.is_renewed;
-        let is_in_doubt = self.is_refresh_useless || self.first_use.strong_count() > 0;
-        call.is_renewed || is_in_doubt && is_alive
-    }
-}
-
 impl History {
-    /// Whether what came of this turn holds for the call: it has waited for it, or for one
-    /// before it, and is late to look.
+    /// Whether what came of this turn holds for the call: it wants tokens, and has waited
+    /// for the turn, or for one before and is late to look.
     fn has_waited_for(&self, turn: u64) -> bool {
-        self.waited_for.is_some_and(|waited_for| waited_for <= turn)
+        self.sign_in.is_none() && self.waited_for.is_some_and(|waited_for| waited_for <= turn)
     }
 
-    fn is_rejected(&self, tokens: &Tokens) -> bool {
-        let rejected = self.rejection.as_ref().map(|rejection| rejection.tokens.access_token());
+    pub(super) fn is_rejected(&self, tokens: &Tokens) -> bool {
+        let rejected = self.rejected.as_ref().map(|rejected| rejected.access_token());
         rejected == Some(tokens.access_token())
     }
 }
@@ -349,8 +329,7 @@ mod tests {
     }
 
     fn rejection(tokens: &Tokens, is_renewed: bool) -> History {
-        let rejection = Rejection { tokens: Arc::new(tokens.clone()), error: unauthorized() };
-        History { rejection: Some(rejection), is_renewed, ..call() }
+        History { rejected: Some(Arc::new(tokens.clone())), is_renewed, ..call() }
     }
 
     fn new_state(tokens: Option<Tokens>) -> State {
@@ -370,21 +349,20 @@ mod tests {
     fn a_refresh_refused_early_is_tried_once_more_at_the_expiry() {
         let mut state = new_state(Some(pair(0, 40)));
         assert_eq!(is_refresh(&state.plan(time(0), &mut call())), Some(true));
-        state.refresh_failed(time(0), true, refusal(Some(400))).unwrap();
+        state.put_off(time(0), refusal(Some(400))).unwrap();
         for seconds in [0, 39] {
             let plan = state.plan(time(seconds), &mut call());
             assert!(matches!(plan, Ok(Plan::Use(tokens)) if number(&tokens) == 0));
         }
         assert_eq!(is_refresh(&state.plan(time(40), &mut call())), Some(false));
-        let failed = state.refresh_failed(time(40), false, refusal(Some(400)));
-        state.failed(&failed.unwrap_err());
+        state.failed(&refusal(Some(400)));
         assert!(matches!(state.plan(time(41), &mut call()), Err(Some(_))));
     }
 
     #[test]
     fn an_early_refresh_that_fails_is_tried_again_at_half_of_the_remaining_life() {
         let mut state = new_state(Some(pair(0, 40)));
-        state.refresh_failed(time(0), true, failure()).unwrap();
+        state.put_off(time(0), failure()).unwrap();
         for seconds in [0, 19] {
             assert!(matches!(state.plan(time(seconds), &mut call()), Ok(Plan::Use(_))));
         }
@@ -394,8 +372,8 @@ mod tests {
     #[test]
     fn a_token_that_dies_during_an_early_refresh_is_not_used_nor_its_refusal_final() {
         let mut state = new_state(Some(pair(0, 40)));
-        assert!(state.refresh_failed(time(41), true, failure()).is_err());
-        state.refresh_failed(time(41), true, refusal(Some(400))).unwrap();
+        assert!(state.put_off(time(41), failure()).is_err());
+        state.put_off(time(41), refusal(Some(400))).unwrap();
         assert_eq!(is_refresh(&state.plan(time(41), &mut call())), Some(false));
     }
 
@@ -416,7 +394,7 @@ mod tests {
             let mut state = new_state(None);
             state.adopt(stored.clone(), ACCOUNT).unwrap();
             for number in 1..4 {
-                state.renewed(pair(number, 3600), stored.clone(), &mut call());
+                state.renewed(pair(number, 3600), &mut call());
                 state.adopt(stored.clone(), ACCOUNT).unwrap();
                 assert_eq!(self::number(&state.tokens.clone().unwrap()), number);
             }
@@ -427,10 +405,10 @@ mod tests {
     fn a_store_that_somebody_emptied_is_a_fresh_start() {
         // Stored by the session itself, and by somebody else after a failed storing.
         let mut own = new_state(None);
-        own.renewed(pair(1, 3600), None, &mut call());
+        own.renewed(pair(1, 3600), &mut call());
         own.adopt(Some(pair(1, 3600)), ACCOUNT).unwrap();
         let mut others = new_state(None);
-        others.renewed(pair(1, 3600), None, &mut call());
+        others.renewed(pair(1, 3600), &mut call());
         others.adopt(Some(pair(2, 3600)), ACCOUNT).unwrap();
         for mut state in [own, others] {
             state.adopt(None, ACCOUNT).unwrap();
@@ -466,9 +444,10 @@ mod tests {
             if was_needed {
                 state.failed(&refusal(None));
             }
-            let was_needed = state.needs_sign_in;
+            let mut sign_in = History { sign_in: Some(state.needs_sign_in), ..call() };
+            assert!(state.usable(time(0), &mut sign_in).is_none());
             state.adopt(Some(stored), ACCOUNT).unwrap();
-            let others = state.signed_in_by_others(time(0), was_needed);
+            let others = state.usable(time(0), &mut sign_in);
             assert_eq!(others.map(|tokens| number(&tokens)), taken);
         }
     }
@@ -501,9 +480,9 @@ mod tests {
         let tokens = pair(1, 100);
         let mut state = new_state(Some(tokens.clone()));
         let plan = state.plan(time(0), &mut rejection(&tokens, true));
-        assert!(matches!(plan, Ok(Plan::Unauthorized(_))));
+        assert!(matches!(plan, Ok(Plan::GiveUp(_))));
         let mut met = rejection(&tokens, false);
-        assert!(matches!(state.plan(time(99), &mut met), Ok(Plan::Unauthorized(_))));
+        assert!(matches!(state.plan(time(99), &mut met), Ok(Plan::GiveUp(_))));
         assert_eq!(is_refresh(&state.plan(time(100), &mut met)), Some(false));
         state.adopt(Some(pair(2, 100)), ACCOUNT).unwrap();
         let mut met = rejection(&pair(2, 100), false);
@@ -515,7 +494,7 @@ mod tests {
         let tokens = pair(1, 0);
         let mut state = new_state(Some(tokens.clone()));
         let plan = state.plan(time(0), &mut rejection(&tokens, true));
-        assert!(matches!(plan, Ok(Plan::Unauthorized(_))));
+        assert!(matches!(plan, Ok(Plan::GiveUp(_))));
     }
 
     // All interleavings of three callers. A caller's program is that of `Session::call`,
@@ -758,14 +737,16 @@ mod tests {
                     let adopted = self.state.adopt(caller.loaded.take(), ACCOUNT);
                     adopted.unwrap();
                     match self.state.plan(now, &mut caller.call) {
-                        Ok(Plan::Use(tokens)) => self.end(i, Ok(tokens)),
+                        Ok(Plan::Use(tokens)) => {
+                            assert!(!caller.call.is_rejected(&tokens), "used after a 401");
+                            self.end(i, Ok(tokens));
+                        }
                         Err(error) => self.end(i, Err(sign_in_required(error))),
                         Ok(_) => caller.at = At::Update,
                     }
                 }
                 At::Update if way == 0 => {
                     self.state.adopt(self.store.clone(), ACCOUNT).unwrap();
-                    caller.loaded = self.store.clone();
                     self.lock = Some(i);
                     self.refresh(i);
                 }
@@ -776,13 +757,12 @@ mod tests {
                         match self.state.plan(now, &mut caller.call) {
                             Ok(Plan::Use(tokens)) => break Ok(tokens),
                             Ok(Plan::Refresh { is_early, .. }) => {
-                                let error = store_error(false);
-                                let failed = self.state.refresh_failed(now, is_early, error);
-                                if let Err(error) = failed {
-                                    break Err(error);
+                                if !is_early {
+                                    break Err(store_error(false));
                                 }
+                                self.state.put_off(now, store_error(false)).unwrap();
                             }
-                            Ok(Plan::Unauthorized(error)) => break Err(error),
+                            Ok(Plan::GiveUp(tokens)) => break Ok(tokens),
                             Err(_) => break Err(store_error(false)),
                         }
                     };
@@ -791,22 +771,24 @@ mod tests {
                 At::Send => self.send(i, way),
                 At::Response => match caller.response.take().unwrap() {
                     Ok(tokens) => {
-                        let stored = caller.loaded.take();
-                        let tokens = self.state.renewed(tokens, stored, &mut caller.call);
+                        let tokens = self.state.renewed(tokens, &mut caller.call);
                         caller.result = Some(Ok(tokens));
                         caller.at = At::Write;
                     }
                     Err(error) => {
                         let (_, is_early) = caller.refreshes.take().unwrap();
                         let is_refusal = error.needs_sign_in();
-                        let failed = self.state.refresh_failed(now, is_early, error);
-                        assert!(!(is_early && is_refusal && failed.is_err()));
-                        match failed {
+                        if !is_early {
+                            return self.end(i, Err(error));
+                        }
+                        let put_off = self.state.put_off(now, error);
+                        assert!(!is_refusal || put_off.is_ok(), "refused early, it isn't final");
+                        match put_off {
                             Err(error) => self.end(i, Err(error)),
                             Ok(()) => {
                                 self.refresh(i);
                                 if self.callers[i].at == At::Send {
-                                    assert!(is_early && is_refusal, "tried again at the expiry");
+                                    assert!(is_refusal, "tried again at the expiry");
                                     self.callers[i].sent -= 1;
                                 }
                             }
@@ -835,13 +817,16 @@ mod tests {
                         self.state.failed(error);
                     }
                     let is_refreshed = match &result {
-                        Ok(_) => caller.call.is_renewed && caller.call.rejection.is_none(),
+                        Ok(_) => caller.call.is_renewed && caller.call.rejected.is_none(),
                         Err(error) => matches!(error, Error::Store { renewed: true, .. }),
                     };
                     let is_success = self.state.known.renewed_in == Some(self.state.turn);
                     assert!(is_success || !is_refreshed, "a success is everybody's");
                     self.state.end_turn();
                     match result {
+                        Ok(tokens) if self.callers[i].call.is_rejected(&tokens) => {
+                            self.finish(i, Some(unauthorized()));
+                        }
                         Ok(tokens) => self.start_get(i, tokens),
                         Err(error) => self.finish(i, Some(error)),
                     }
@@ -891,8 +876,11 @@ mod tests {
             let now = self.now();
             let caller = &mut self.callers[i];
             let result = match self.state.plan(now, &mut caller.call) {
-                Ok(Plan::Use(tokens)) => Ok(tokens),
-                Ok(Plan::Unauthorized(error)) => Err(error),
+                Ok(Plan::Use(tokens)) => {
+                    assert!(!caller.call.is_rejected(&tokens), "used after a 401");
+                    Ok(tokens)
+                }
+                Ok(Plan::GiveUp(tokens)) => Ok(tokens),
                 Err(error) => Err(sign_in_required(error)),
                 Ok(Plan::Refresh { tokens, is_early }) => {
                     caller.refreshes = Some((tokens, is_early));
@@ -921,7 +909,7 @@ mod tests {
                 }
             };
             let caller = &mut self.callers[i];
-            assert!(caller.sent == 0 || caller.call.rejection.is_some(), "one refresh");
+            assert!(caller.sent == 0 || caller.call.rejected.is_some(), "one refresh");
             caller.sent += 1;
             caller.response = Some(response);
             caller.at = At::Response;
@@ -954,7 +942,7 @@ mod tests {
             if is_good {
                 return self.finish(i, None);
             }
-            caller.call.rejection = Some(Rejection { tokens, error: unauthorized() });
+            caller.call.rejected = Some(tokens);
             caller.at = At::Step;
         }
 
@@ -966,7 +954,7 @@ mod tests {
             if let Some(Error::Status { .. }) = error {
                 let is_own = caller.sent > 0 || caller.shared_failure;
                 assert!(is_own, "a failure of nobody's");
-                let is_early = caller.call.rejection.is_none() && self.now < self.issued[0].expires;
+                let is_early = caller.call.rejected.is_none() && self.now < self.issued[0].expires;
                 assert!(!is_early, "a token that is alive is used");
             }
             caller.calls_left -= 1;
@@ -995,13 +983,10 @@ mod tests {
             let mut first_uses = Copies::default();
             let mut callers = Vec::new();
             for caller in &self.callers {
-                let rejection = caller.call.rejection.as_ref();
-                let rejection = rejection
-                    .map(|r| Rejection { tokens: Arc::clone(&r.tokens), error: r.error.clone() });
                 let first_use = caller.call.first_use.as_ref();
                 callers.push(Caller {
                     call: History {
-                        rejection,
+                        rejected: caller.call.rejected.clone(),
                         first_use: first_use.map(|u| first_uses.of(u, |()| ())),
                         ..caller.call
                     },
@@ -1073,8 +1058,7 @@ mod tests {
                 let is_brought = known.renewed_in.is_some_and(|turn| call.has_waited_for(turn));
                 let is_over = call.waited_for.map(|turn| self.is_over(turn));
                 (failure.map(|(_, error)| kind(error)), is_brought, is_over).hash(hasher);
-                let rejection = call.rejection.as_ref();
-                rejection.map(|rejection| number(&rejection.tokens)).hash(hasher);
+                call.rejected.as_ref().map(|tokens| number(tokens)).hash(hasher);
                 (call.is_renewed, call.first_use.is_some()).hash(hasher);
             }
             for caller in &self.callers {
@@ -1092,7 +1076,9 @@ mod tests {
             (state.tokens.as_ref().map(|tokens| number(tokens)), is_this_turns).hash(hasher);
             (known.next_refresh, known.refusal.is_some(), known.is_refresh_useless).hash(hasher);
             known.first_use.strong_count().hash(hasher);
-            (state.superseded.as_ref().map(id), state.needs_sign_in).hash(hasher);
+            let superseded = state.superseded.as_ref();
+            superseded.map(|tokens| tokens.as_ref().map(|tokens| number(tokens))).hash(hasher);
+            (state.is_store_behind, state.needs_sign_in).hash(hasher);
             (state.renewing.is_some(), self.now, self.lock, self.budget).hash(hasher);
             (id(&self.store), id(&self.others), &self.issued, self.refreshed).hash(hasher);
         }
