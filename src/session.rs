@@ -210,8 +210,8 @@ impl Session {
     /// can go wrong with a call but [`Error::Output`].
     pub fn sign_in(&self, password: &Password) -> Result<(), Error> {
         self.client().check_sign_in(self.email(), password)?;
-        let sign_in = Some(self.state().needs_sign_in);
-        let renewed = self.in_turn(&mut History { sign_in, ..History::default() }, |call| {
+        let mut call = History::of_sign_in(self.state().needs_sign_in);
+        let signed_in = self.in_turn(&mut call, |call| {
             self.update(|| {
                 if let Some(tokens) = self.state().usable(SystemTime::now(), call) {
                     return Ok(tokens);
@@ -220,7 +220,7 @@ impl Session {
                 Ok(self.state().renewed(tokens, call))
             })
         });
-        renewed.map(drop)
+        signed_in.map(drop)
     }
 
     /// Returns the tokens as the session holds them now: `None` before its first call
@@ -266,7 +266,7 @@ impl Session {
                 Err(error) if error.status() == Some(401) => error,
                 other => return other,
             };
-            history.rejected = Some(tokens);
+            history.reject(tokens);
             tokens = match self.usable_tokens(&mut history) {
                 Ok(tokens) if history.is_rejected(&tokens) => return Err(error),
                 // That there is nothing to be refreshed is told in the server's words.

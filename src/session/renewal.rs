@@ -12,7 +12,6 @@ impl Session {
     /// Returns tokens that a call may use, renewed if need be. If it was answered 401, they
     /// are others, or the same again where no others help.
     pub(super) fn usable_tokens(&self, call: &mut History) -> Result<Arc<Tokens>, Error> {
-        call.waited_for = None;
         self.in_turn(call, |call| self.renew(call).inspect_err(|error| self.state().failed(error)))
     }
 

@@ -53,13 +53,13 @@ struct Known {
 #[derive(Default)]
 pub(super) struct History {
     /// Of a sign-in: whether one was needed when it began.
-    pub(super) sign_in: Option<bool>,
+    sign_in: Option<bool>,
     /// The tokens that it was answered 401 with, last.
-    pub(super) rejected: Option<Arc<Tokens>>,
+    rejected: Option<Arc<Tokens>>,
     /// A renewal that it made or waited for brought tokens for it.
-    pub(super) is_renewed: bool,
-    /// The latest turn whose end it has waited for.
-    pub(super) waited_for: Option<u64>,
+    is_renewed: bool,
+    /// The latest turn whose end it has waited for, to get tokens.
+    waited_for: Option<u64>,
     /// Kept, by the call that refreshed its tokens, until it has a response.
     pub(super) first_use: Option<Arc<()>>,
 }
@@ -231,6 +231,16 @@ impl State {
 }
 
 impl History {
+    pub(super) fn of_sign_in(is_needed: bool) -> Self {
+        Self { sign_in: Some(is_needed), ..Self::default() }
+    }
+
+    /// The call was answered 401.
+    pub(super) fn reject(&mut self, tokens: Arc<Tokens>) {
+        self.rejected = Some(tokens);
+        self.waited_for = None;
+    }
+
     /// Whether what came of this turn holds for the call: it wants tokens, and has waited
     /// for the turn, or for one before and is late to look.
     fn has_waited_for(&self, turn: u64) -> bool {
@@ -384,6 +394,8 @@ mod tests {
         let mut state = new_state(Some(tokens.clone()));
         let mut met = rejection(&tokens, true);
         assert!(matches!(state.plan(time(0), &mut met), Err(None)));
+        // Which is nobody else's 401.
+        state.failed(&refusal(None));
         assert!(matches!(state.plan(time(0), &mut call()), Ok(Plan::Use(_))));
         assert!(matches!(state.plan(time(40), &mut call()), Err(None)));
     }
@@ -444,7 +456,7 @@ mod tests {
             if was_needed {
                 state.failed(&refusal(None));
             }
-            let mut sign_in = History { sign_in: Some(state.needs_sign_in), ..call() };
+            let mut sign_in = History::of_sign_in(state.needs_sign_in);
             assert!(state.usable(time(0), &mut sign_in).is_none());
             state.adopt(Some(stored), ACCOUNT).unwrap();
             let others = state.usable(time(0), &mut sign_in);
@@ -461,6 +473,43 @@ mod tests {
         assert!(matches!(state.take_turn(other, &mut call()), Ok(false)));
         state.end_turn();
         assert!(matches!(state.take_turn(other, &mut call()), Ok(true)));
+    }
+
+    #[test]
+    fn what_came_of_a_turn_holds_for_those_who_wait_for_tokens_even_if_late() {
+        let others = || thread::spawn(me).join().unwrap();
+        let mut state = new_state(Some(pair(0, 0)));
+        let (mut waits, mut sign_in) = (call(), History::of_sign_in(false));
+        for turn in [1, 2] {
+            assert!(matches!(state.take_turn(me(), &mut call()), Ok(true)));
+            if turn == 1 {
+                assert!(matches!(state.take_turn(others(), &mut waits), Ok(false)));
+                assert!(matches!(state.take_turn(others(), &mut sign_in), Ok(false)));
+            }
+            state.failed(&failure());
+            state.end_turn();
+        }
+        assert!(state.take_turn(others(), &mut waits).is_err());
+        assert!(matches!(state.take_turn(me(), &mut sign_in), Ok(true)));
+        // Expired as these are, they are used by who has waited for them.
+        state.renewed(pair(1, 0), &mut call());
+        assert!(state.usable(time(1), &mut call()).is_none());
+        assert!(state.usable(time(1), &mut sign_in).is_none());
+        let brought = state.usable(time(1), &mut waits).unwrap();
+        waits.reject(brought);
+        state.renewed(pair(2, 0), &mut call());
+        assert!(state.usable(time(1), &mut waits).is_none());
+    }
+
+    #[test]
+    fn an_error_of_storing_new_tokens_is_no_failure_of_those_who_wait() {
+        let other = thread::spawn(me).join().unwrap();
+        let (mut state, mut waits) = (new_state(Some(pair(0, 0))), call());
+        state.take_turn(me(), &mut call()).unwrap();
+        state.take_turn(other, &mut waits).unwrap();
+        state.failed(&store_error(true));
+        state.end_turn();
+        assert!(matches!(state.take_turn(other, &mut waits), Ok(true)));
     }
 
     #[test]
@@ -533,6 +582,9 @@ mod tests {
         /// Refreshes that this call has sent, and whether one of a failure was waited for.
         sent: u8,
         shared_failure: bool,
+        /// What came of turns while it waited: a failure, new tokens.
+        is_failed: bool,
+        brought: Option<usize>,
     }
 
     /// What becomes of refreshes.
@@ -627,6 +679,8 @@ mod tests {
                     usable: None,
                     sent: 0,
                     shared_failure: false,
+                    is_failed: false,
+                    brought: None,
                 });
             }
             self
@@ -822,7 +876,12 @@ mod tests {
                     };
                     let is_success = self.state.known.renewed_in == Some(self.state.turn);
                     assert!(is_success || !is_refreshed, "a success is everybody's");
+                    let brought = self.state.new_tokens().map(|tokens| number(&tokens));
                     self.state.end_turn();
+                    for waits in self.callers.iter_mut().filter(|caller| caller.at == At::Wait) {
+                        waits.is_failed |= result.is_err() && brought.is_none();
+                        waits.brought = brought.or(waits.brought);
+                    }
                     match result {
                         Ok(tokens) if self.callers[i].call.is_rejected(&tokens) => {
                             self.finish(i, Some(unauthorized()));
@@ -841,13 +900,12 @@ mod tests {
             let caller = &mut self.callers[i];
             // What holds for the call, if it has waited.
             let call = &mut caller.call;
-            let failure = self.state.failure.as_ref();
-            let is_failed = failure.is_some_and(|(turn, _)| call.has_waited_for(*turn));
-            let brought = self.state.known.renewed_in.filter(|turn| call.has_waited_for(*turn));
+            let is_failed = mem::take(&mut caller.is_failed);
+            let brought = caller.brought.take();
             let held = self.state.tokens.as_ref().filter(|_| self.state.known.refusal.is_none());
             let is_good = held.is_some_and(|tokens| !call.is_rejected(tokens));
             let usable = self.state.usable(now, call);
-            if brought.is_some() && is_good {
+            if is_good && held.map(|tokens| number(tokens)) == brought {
                 let is_used = usable.is_some() && call.is_renewed;
                 assert!(is_used, "a success holds for those who waited");
             }
@@ -942,7 +1000,7 @@ mod tests {
             if is_good {
                 return self.finish(i, None);
             }
-            caller.call.rejected = Some(tokens);
+            caller.call.reject(tokens);
             caller.at = At::Step;
         }
 
@@ -956,6 +1014,9 @@ mod tests {
                 assert!(is_own, "a failure of nobody's");
                 let is_early = caller.call.rejected.is_none() && self.now < self.issued[0].expires;
                 assert!(!is_early, "a token that is alive is used");
+            }
+            if let Some(Error::Store { renewed: true, .. }) = error {
+                assert!(caller.sent > 0, "it is told to the call that refreshed alone");
             }
             caller.calls_left -= 1;
             caller.at = if caller.calls_left == 0 { At::Done } else { At::Step };
@@ -1071,6 +1132,7 @@ mod tests {
                 result.map(|r| r.as_ref().map(|t| number(t)).map_err(kind)).hash(hasher);
                 caller.usable.as_ref().map(|tokens| number(tokens)).hash(hasher);
                 (caller.sent, caller.shared_failure).hash(hasher);
+                (caller.is_failed, caller.brought).hash(hasher);
             }
             let is_this_turns = known.renewed_in == Some(state.turn);
             (state.tokens.as_ref().map(|tokens| number(tokens)), is_this_turns).hash(hasher);

@@ -587,19 +587,24 @@ fn a_stored_pair_that_is_newer_but_stale_is_the_one_to_refresh() {
 
 #[test]
 fn a_store_that_was_emptied_is_a_fresh_start() {
-    let server = FakeApi::start();
-    let store = Store::of(expired(&server));
-    let session = session(&server, &store);
-    server.set_expires_in("1");
-    session.datasets().unwrap();
-    store.put(None);
-    thread::sleep(Duration::from_millis(1100));
-    let before = sent(&server);
-    assert!(session.datasets().unwrap_err().needs_sign_in());
-    assert!(session.tokens().is_none());
-    assert_eq!(sent(&server), before);
-    sign_in(&session);
-    assert!(store.stored().is_some());
+    for was_empty in [false, true] {
+        let server = FakeApi::start();
+        let store = if was_empty { Store::default() } else { Store::of(expired(&server)) };
+        let session = session(&server, &store);
+        server.set_expires_in("1");
+        if was_empty {
+            sign_in(&session);
+        }
+        session.datasets().unwrap();
+        store.put(None);
+        thread::sleep(Duration::from_millis(1100));
+        let before = sent(&server);
+        assert!(session.datasets().unwrap_err().needs_sign_in());
+        assert!(session.tokens().is_none());
+        assert_eq!(sent(&server), before);
+        sign_in(&session);
+        assert!(store.stored().is_some());
+    }
 }
 
 #[test]
