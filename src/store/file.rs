@@ -5,12 +5,12 @@ mod disk;
 
 use std::fs::{self, File, TryLockError};
 use std::io::{self, ErrorKind, Read};
-use std::{ffi::OsString, os::unix::fs::MetadataExt, path::PathBuf, time::Instant};
+use std::{os::unix::fs::MetadataExt, path::PathBuf, time::Instant};
 
 use super::TokenStore;
 use crate::tokens::Tokens;
-use disk::{LOCK_TIMEOUT, OpenFile};
-use disk::{check_private, context, lock_file, open_regular, refused, user_id};
+use disk::{LOCK_TIMEOUT, OpenFile, open_regular, user_id};
+use disk::{beside, check_private, context, refused};
 
 /// More than any tokens: two of 8 KB, each byte of them escaped, and the account.
 const MAX_SIZE: usize = 128 * 1024;
@@ -56,8 +56,9 @@ impl FileStore {
     }
 
     fn open(&self, write: bool) -> io::Result<File> {
-        let file = open_regular(&self.path, write).map_err(|error| match self.foreign_owner() {
-            Some(owner) if error.kind() == ErrorKind::PermissionDenied => foreign(owner),
+        let opened = open_regular(&self.path, write);
+        let file = opened.map_err(|error| match self.foreign(user_id()) {
+            Some(foreign) if error.kind() == ErrorKind::PermissionDenied => foreign,
             // It is no regular file.
             _ if error.kind() == ErrorKind::Other => refused(format!("can't open it: {error}")),
             _ => context("can't open it")(error),
@@ -69,82 +70,69 @@ impl FileStore {
         Ok(file)
     }
 
-    /// Returns the id of the user that the file belongs to, if that is another.
-    fn foreign_owner(&self) -> Option<u32> {
-        let owner = fs::symlink_metadata(&self.path).ok()?.uid();
-        (owner != user_id().ok()?).then_some(owner)
+    /// Returns the refusal of a file that belongs to another user than this one.
+    fn foreign(&self, user: io::Result<u32>) -> Option<io::Error> {
+        let (user, owner) = (user.ok()?, fs::symlink_metadata(&self.path).ok()?.uid());
+        let reason = format!("it belongs to another user, whose id is {owner}");
+        (owner != user).then(|| refused(reason))
     }
 
     fn read(&self) -> io::Result<Option<Stored>> {
         match self.open(false) {
-            Ok(file) => Stored::read(file).map(Some),
+            Ok(file) => Stored::read(&file).map(Some),
             Err(error) if error.kind() != ErrorKind::NotFound => Err(error),
             Err(_) if self.path.file_name().is_some() && self.directory().is_dir() => Ok(None),
             Err(_) => Err(refused("its directory doesn't exist")),
         }
     }
 
-    /// Reads with the file itself locked, which is what rewriting it in place takes.
-    fn read_locked(&self, write: bool, deadline: Instant) -> io::Result<Stored> {
+    fn directory(&self) -> PathBuf {
+        self.path.with_file_name(".")
+    }
+
+    /// Opens the file and locks it itself, which is what rewriting it in place takes.
+    fn open_locked(&self, write: bool, deadline: Instant) -> io::Result<OpenFile> {
         let try_lock = if write { File::try_lock } else { File::try_lock_shared };
-        Stored::read(lock_file(&self.path, || self.open(write), try_lock, deadline)?)
+        OpenFile::open_locked(&self.path, || self.open(write), try_lock, deadline)
     }
 
     /// Loads the tokens, and makes sure, as far as that is possible, that new ones can be
     /// stored: opens the file that they will be written to.
     fn prepare(&self, deadline: Instant) -> io::Result<(Option<Tokens>, OpenFile)> {
         let old = self.read()?;
-        if self.is_mount_point(old.as_ref())? {
-            let Stored { file, tokens, .. } = self.read_locked(true, deadline)?;
-            return Ok((tokens, OpenFile { file, path: self.path.clone(), is_temporary: false }));
+        if let Some(old) = &old
+            && self.is_mount_point(&old.bytes)?
+        {
+            let target = self.open_locked(true, deadline)?;
+            return Ok((Stored::read(&target.file)?.tokens, target));
         }
-        let room = self.temporary()?;
+        let room = OpenFile::create_temporary(&self.path)?;
         // Reserves it. Flushed, since some file systems find only then that there is none.
         room.write(&vec![b' '; MAX_SIZE])?;
         Ok((old.and_then(|old| old.tokens), room))
     }
 
     /// Renames a copy over the file, which shows whether it can be replaced.
-    fn is_mount_point(&self, old: Option<&Stored>) -> io::Result<bool> {
-        let Some(old) = old else { return Ok(false) };
-        let copy = self.temporary()?;
-        let owner = old.file.metadata()?.uid();
-        if copy.file.metadata()?.uid() != owner {
+    fn is_mount_point(&self, bytes: &[u8]) -> io::Result<bool> {
+        let copy = OpenFile::create_temporary(&self.path)?;
+        if let Some(foreign) = self.foreign(Ok(copy.file.metadata()?.uid())) {
+            // Renamed over it, a copy would be ours. A hard link changes nothing, and can't
+            // leave its mount either.
+            let link = copy.path.clone();
             drop(copy);
-            // Renamed over it, a copy would be ours.
-            return if self.is_on_other_mount()? { Ok(true) } else { Err(foreign(owner)) };
+            return match fs::hard_link(&self.path, &link) {
+                Ok(()) => fs::remove_file(&link).and(Err(foreign)),
+                Err(error) if error.kind() == ErrorKind::CrossesDevices => Ok(true),
+                Err(_) => Err(foreign),
+            };
         }
         // Flushed, so that a crash can't leave an empty file. The directory needn't be:
         // both of its states have the same bytes.
-        copy.write(&old.bytes)?;
+        copy.write(bytes)?;
         match copy.rename(&self.path) {
             Err(error) if error.kind() == ErrorKind::ResourceBusy => Ok(true),
             renamed => renamed.map(|()| false),
         }
-    }
-
-    /// Whether the file is on another mount than its directory. A hard link, which changes
-    /// nothing, can't leave its mount.
-    fn is_on_other_mount(&self) -> io::Result<bool> {
-        let link = self.beside(".", ".datalens-tmp");
-        match fs::hard_link(&self.path, &link) {
-            Ok(()) => fs::remove_file(&link).map(|()| false),
-            Err(error) => Ok(error.kind() == ErrorKind::CrossesDevices),
-        }
-    }
-
-    fn temporary(&self) -> io::Result<OpenFile> {
-        OpenFile::create_temporary(self.beside(".", ".datalens-tmp"))
-    }
-
-    fn directory(&self) -> PathBuf {
-        self.path.with_file_name(".")
-    }
-
-    /// The path of a file beside the store's.
-    fn beside(&self, prefix: &str, suffix: &str) -> PathBuf {
-        let name = self.path.file_name().unwrap_or_default();
-        self.path.with_file_name(OsString::from_iter([prefix.as_ref(), name, suffix.as_ref()]))
     }
 }
 
@@ -153,7 +141,8 @@ impl TokenStore for FileStore {
         let mut stored = self.read()?;
         if stored.as_ref().is_some_and(|stored| stored.is_torn) {
             // Perhaps it is just being rewritten in place.
-            stored = Some(self.read_locked(false, Instant::now() + LOCK_TIMEOUT)?);
+            let locked = self.open_locked(false, Instant::now() + LOCK_TIMEOUT)?;
+            stored = Some(Stored::read(&locked.file)?);
         }
         Ok(stored.and_then(|stored| stored.tokens))
     }
@@ -164,7 +153,7 @@ impl TokenStore for FileStore {
         let deadline = Instant::now() + LOCK_TIMEOUT;
         // Declared in this order: the temporary file has to go before the lock does.
         let (mut lock, tokens, target) = loop {
-            let lock = OpenFile::lock(self.beside("", ".lock"), deadline)?;
+            let lock = OpenFile::lock(&beside(&self.path, "", ".lock"), deadline)?;
             let (tokens, target) = self.prepare(deadline)?;
             if lock.is_current() {
                 break (lock, tokens, target);
@@ -183,7 +172,7 @@ impl TokenStore for FileStore {
     }
 
     fn is_busy(&self) -> bool {
-        let lock = open_regular(&self.beside("", ".lock"), false);
+        let lock = open_regular(&beside(&self.path, "", ".lock"), false);
         lock.is_ok_and(|lock| matches!(lock.try_lock_shared(), Err(TryLockError::WouldBlock)))
     }
 
@@ -193,22 +182,17 @@ impl TokenStore for FileStore {
     }
 }
 
-fn foreign(owner: u32) -> io::Error {
-    refused(format!("it belongs to another user, whose id is {owner}"))
-}
-
-/// A file and what it holds.
+/// What a file holds.
 struct Stored {
-    file: File,
     bytes: Vec<u8>,
     tokens: Option<Tokens>,
     is_torn: bool,
 }
 
 impl Stored {
-    fn read(file: File) -> io::Result<Self> {
+    fn read(file: &File) -> io::Result<Self> {
         let mut bytes = Vec::new();
-        let read = (&file).take(MAX_SIZE as u64 + 1).read_to_end(&mut bytes);
+        let read = file.take(MAX_SIZE as u64 + 1).read_to_end(&mut bytes);
         read.map_err(context("can't read it"))?;
         let whole = parse(&bytes);
         let is_torn = whole.is_none() && !bytes.is_empty();
@@ -216,7 +200,7 @@ impl Stored {
         if bytes.len() > MAX_SIZE || (is_torn && tokens.is_none()) {
             return Err(refused("what it holds isn't a session"));
         }
-        Ok(Self { file, bytes, tokens, is_torn })
+        Ok(Self { bytes, tokens, is_torn })
     }
 }
 

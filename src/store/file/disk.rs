@@ -6,7 +6,7 @@ use std::io::{self, ErrorKind};
 use std::os::unix::fs::{FileExt, MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
-use std::{fmt::Display, os::fd::OwnedFd, thread};
+use std::{ffi::OsString, fmt::Display, os::fd::OwnedFd, thread};
 
 /// How long a lock may be held elsewhere: longer than a refresh takes.
 pub(super) const LOCK_TIMEOUT: Duration = Duration::from_secs(60);
@@ -26,20 +26,51 @@ impl OpenFile {
     /// Locks a file (flock(2)), until it is dropped or the process ends. One that is new
     /// is temporary at first: an update that is refused leaves nothing, as root's lock
     /// would shut out the user whose directory it is in.
-    pub(super) fn lock(path: PathBuf, deadline: Instant) -> io::Result<Self> {
-        let is_temporary = !path.exists();
-        let open = || match open_regular(&path, true) {
-            Err(error) if error.kind() == ErrorKind::NotFound => create_new(&path),
+    pub(super) fn lock(path: &Path, deadline: Instant) -> io::Result<Self> {
+        let is_new = !path.exists();
+        let open = || match open_regular(path, true) {
+            Err(error) if error.kind() == ErrorKind::NotFound => create_new(path),
             opened => opened,
         };
-        let file = lock_file(&path, open, File::try_lock, deadline)?;
-        Ok(Self { file, path, is_temporary })
+        let mut lock = Self::open_locked(path, open, File::try_lock, deadline)?;
+        lock.is_temporary = is_new;
+        Ok(lock)
     }
 
-    pub(super) fn create_temporary(path: PathBuf) -> io::Result<Self> {
-        let file = remove_leftover(&path)
-            .and_then(|()| create_new(&path))
-            .map_err(context(format_args!("can't create {path:?}")))?;
+    /// Opens a file and locks it. It is opened anew for each attempt, so that who waits for
+    /// a file that was removed or replaced goes on with the one that took its place, and who
+    /// would have made one with one that somebody else has just made.
+    pub(super) fn open_locked(
+        path: &Path,
+        open: impl Fn() -> io::Result<File>,
+        try_lock: fn(&File) -> Result<(), TryLockError>,
+        deadline: Instant,
+    ) -> io::Result<Self> {
+        let attempt = || -> io::Result<Self> {
+            let file = open()?;
+            try_lock(&file)?;
+            Ok(Self { file, path: path.to_owned(), is_temporary: false })
+        };
+        let may_pass = |kind| matches!(kind, ErrorKind::WouldBlock | ErrorKind::AlreadyExists);
+        let failure = loop {
+            match attempt() {
+                Ok(locked) if locked.is_current() => return Ok(locked),
+                Err(error) if !may_pass(error.kind()) => break error,
+                _ if Instant::now() >= deadline => {
+                    let reason = "another process has held the lock for too long";
+                    break io::Error::new(ErrorKind::TimedOut, reason);
+                }
+                _ => thread::sleep(LOCK_POLL_INTERVAL),
+            }
+        };
+        Err(context(format_args!("can't lock {path:?}"))(failure))
+    }
+
+    /// Makes an empty file that is to replace another, beside it.
+    pub(super) fn create_temporary(target: &Path) -> io::Result<Self> {
+        let path = beside(target, ".", ".datalens-tmp");
+        let created = remove_leftover(&path).and_then(|()| create_new(&path));
+        let file = created.map_err(context(format_args!("can't create {path:?}")))?;
         Self { file, path, is_temporary: true }.checked()
     }
 
@@ -51,7 +82,8 @@ impl OpenFile {
 
     /// Whether it is still the file at its path, which others would open.
     pub(super) fn is_current(&self) -> bool {
-        is_at(&self.file, &self.path)
+        let there = fs::symlink_metadata(&self.path);
+        there.is_ok_and(|there| self.file.metadata().is_ok_and(|ours| is_same(&there, &ours)))
     }
 
     pub(super) fn write(&self, bytes: &[u8]) -> io::Result<()> {
@@ -76,35 +108,6 @@ impl Drop for OpenFile {
     }
 }
 
-/// Opens a file and locks it. It is opened anew for each attempt, so that who waits for
-/// a file that was removed or replaced goes on with the one that took its place, and who
-/// would have made one with one that somebody else has just made.
-pub(super) fn lock_file(
-    path: &Path,
-    open: impl Fn() -> io::Result<File>,
-    try_lock: fn(&File) -> Result<(), TryLockError>,
-    deadline: Instant,
-) -> io::Result<File> {
-    let attempt = || -> io::Result<File> {
-        let file = open()?;
-        try_lock(&file)?;
-        Ok(file)
-    };
-    let may_pass = |kind| matches!(kind, ErrorKind::WouldBlock | ErrorKind::AlreadyExists);
-    let failure = loop {
-        match attempt() {
-            Ok(file) if is_at(&file, path) => return Ok(file),
-            Err(error) if !may_pass(error.kind()) => break error,
-            _ if Instant::now() >= deadline => {
-                let reason = "another process has held the lock for too long";
-                break io::Error::new(ErrorKind::TimedOut, reason);
-            }
-            _ => thread::sleep(LOCK_POLL_INTERVAL),
-        }
-    };
-    Err(context(format_args!("can't lock {path:?}"))(failure))
-}
-
 /// Opens a regular file, and nothing else: opening a pipe may block. Looks before and
 /// after, as std doesn't know the flags O_NOFOLLOW and O_NONBLOCK.
 pub(super) fn open_regular(path: &Path, write: bool) -> io::Result<File> {
@@ -123,6 +126,12 @@ pub(super) fn open_regular(path: &Path, write: bool) -> io::Result<File> {
 
 fn create_new(path: &Path) -> io::Result<File> {
     File::options().read(true).write(true).create_new(true).mode(0o600).open(path)
+}
+
+/// The path of a file beside another.
+pub(super) fn beside(path: &Path, prefix: &str, suffix: &str) -> PathBuf {
+    let name = path.file_name().unwrap_or_default();
+    path.with_file_name(OsString::from_iter([prefix.as_ref(), name, suffix.as_ref()]))
 }
 
 /// Removes the temporary file of an update that was killed, and nothing else.
@@ -148,19 +157,12 @@ fn rewrite(file: &File, bytes: &[u8]) -> io::Result<()> {
     file.read_exact_at(&mut old, 0)?;
     let mut padded = bytes.to_vec();
     padded.resize(bytes.len().max(old.len()), b' ');
-    if let Err(error) = file.write_all_at(&padded, 0) {
+    file.write_all_at(&padded, 0).inspect_err(|_| {
         // Such as a full disk: rather tokens that were spent than a file that is torn.
         let _ = file.write_all_at(&old, 0).and_then(|()| file.set_len(old.len() as u64));
-        return Err(error);
-    }
+    })?;
     file.set_len(bytes.len() as u64)?;
     file.sync_all()
-}
-
-/// Whether the file is still the one at the path.
-fn is_at(file: &File, path: &Path) -> bool {
-    let there = fs::symlink_metadata(path);
-    there.is_ok_and(|there| file.metadata().is_ok_and(|ours| is_same(&there, &ours)))
 }
 
 fn is_same(one: &Metadata, other: &Metadata) -> bool {
@@ -191,7 +193,7 @@ mod tests {
     fn a_lock_is_not_waited_for_for_ever() {
         let directory = tempfile::tempdir().unwrap();
         let path = directory.path().join("lock");
-        let acquire = |time| OpenFile::lock(path.clone(), Instant::now() + time);
+        let acquire = |time| OpenFile::lock(&path, Instant::now() + time);
         let holder = acquire(LOCK_TIMEOUT).unwrap();
         let error = acquire(Duration::from_millis(50)).err().unwrap();
         assert_eq!(error.kind(), io::ErrorKind::TimedOut);
@@ -212,8 +214,9 @@ mod tests {
             let _ = fs::rename(&other, &path);
             file
         };
-        let locked = lock_file(&path, open, File::try_lock, Instant::now() + LOCK_TIMEOUT);
-        assert!(is_at(&locked.unwrap(), &path));
+        let deadline = Instant::now() + LOCK_TIMEOUT;
+        let locked = OpenFile::open_locked(&path, open, File::try_lock, deadline);
+        assert!(locked.unwrap().is_current());
         assert!(!other.exists());
     }
 
@@ -225,15 +228,16 @@ mod tests {
             Err(_) => File::create_new(&path).and_then(|_| create_new(&path)),
             opened => opened,
         };
-        let locked = lock_file(&path, open, File::try_lock, Instant::now() + LOCK_TIMEOUT);
-        assert!(is_at(&locked.unwrap(), &path));
+        let deadline = Instant::now() + LOCK_TIMEOUT;
+        let locked = OpenFile::open_locked(&path, open, File::try_lock, deadline);
+        assert!(locked.unwrap().is_current());
     }
 
     #[test]
     fn a_new_lock_file_is_removed_unless_it_is_kept_or_was_replaced() {
         let directory = tempfile::tempdir().unwrap();
         let path = directory.path().join("lock");
-        let acquire = || OpenFile::lock(path.clone(), Instant::now()).unwrap();
+        let acquire = || OpenFile::lock(&path, Instant::now()).unwrap();
         drop(acquire());
         assert!(!path.exists());
         let replaced = acquire();
@@ -271,9 +275,10 @@ mod tests {
     #[test]
     fn what_took_the_place_of_a_temporary_file_is_neither_renamed_nor_removed() {
         let directory = tempfile::tempdir().unwrap();
-        let [path, target] = ["file", "target"].map(|name| directory.path().join(name));
+        let target = directory.path().join("target");
         fs::write(&target, "old").unwrap();
-        let temporary = OpenFile::create_temporary(path.clone()).unwrap();
+        let temporary = OpenFile::create_temporary(&target).unwrap();
+        let path = temporary.path.clone();
         fs::rename(&path, directory.path().join("elsewhere")).unwrap();
         fs::write(&path, "theirs").unwrap();
         assert!(temporary.rename(&target).is_err());
