@@ -172,7 +172,7 @@ impl ClientBuilder {
     }
 
     /// Checks the settings that are plain values, and returns the base URL.
-    pub(crate) fn check(&self) -> Result<BaseUrl, Error> {
+    fn check(&self) -> Result<BaseUrl, Error> {
         check_crypto_provider()?;
         check_length("app id", &self.credentials.app_id, MAX_CREDENTIAL)?;
         check_length("app code", &self.credentials.app_code, MAX_CREDENTIAL)?;
@@ -190,8 +190,9 @@ impl ClientBuilder {
         Ok(base_url)
     }
 
-    /// Makes the HTTP client of checked settings.
-    pub(crate) fn http(&self, base_url: &BaseUrl) -> Result<Http, Error> {
+    /// Checks the settings, and makes the HTTP client of them.
+    pub(crate) fn http(&self) -> Result<Http, Error> {
+        let base_url = self.check()?;
         let Limits { connect, read, .. } = self.limits;
         let proxy = self.proxy.proxy(&base_url.origin)?;
         let roots = self.roots.clone();
@@ -219,7 +220,7 @@ impl ClientBuilder {
         Ok(Http {
             agent: transport::agent(config.build(), resolver::system(self.events.clone())),
             host: base_url.origin.authority(),
-            origin: base_url.origin.clone(),
+            base_url,
             limits: self.limits,
             events: self.events.clone(),
         })

@@ -6,7 +6,7 @@ mod token_endpoint;
 use std::{fmt, sync::Arc};
 
 use crate::error::{Error, Operation};
-use crate::http::url::{BaseUrl, Resource, encode_segment};
+use crate::http::url::{Resource, encode_segment};
 use crate::http::{Call, Http, Response, attempt::AttemptError};
 use crate::secret::{Credentials, MAX_SECRET, Password, check_length};
 use crate::tokens::{Account, Tokens};
@@ -33,7 +33,6 @@ pub struct Client {
 
 struct Shared {
     http: Http,
-    base_url: BaseUrl,
     /// `app_id=…&app_code=…`, encoded: a part of every URL.
     query: String,
     settings: ClientBuilder,
@@ -45,14 +44,12 @@ impl ClientBuilder {
     /// # Errors
     /// [`Error::InvalidInput`], which names the first setting that can't be used.
     pub fn build(mut self) -> Result<Client, Error> {
-        let base_url = self.check()?;
-        self.base_url = base_url.to_string();
-        let http = self.http(&base_url)?;
+        let http = self.http()?;
+        self.base_url = http.base_url.to_string();
         let app_id = encode_segment(&self.credentials.app_id);
         let app_code = encode_segment(&self.credentials.app_code);
         let query = format!("app_id={app_id}&app_code={app_code}");
-        let shared = Shared { http, base_url, query, settings: self };
-        Ok(Client { shared: Arc::new(shared) })
+        Ok(Client { shared: Arc::new(Shared { http, query, settings: self }) })
     }
 }
 
@@ -128,7 +125,7 @@ impl Client {
     }
 
     fn call<'a>(&'a self, operation: Operation, resource: &str, secrets: &[&'a str]) -> Call<'a> {
-        let path = self.shared.base_url.path(resource);
+        let path = self.shared.http.base_url.path(resource);
         // The application's credentials are added to the query.
         let separator = match path.split_once('?') {
             None => "?",

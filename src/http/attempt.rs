@@ -186,7 +186,7 @@ impl TransportError {
 
     fn describe_tls(&mut self, call: &Call<'_>) {
         let proxy = self.proxy.as_deref().and_then(|proxy| proxy.rsplit_once(':'));
-        let host = proxy.map_or(call.http.origin.host.as_str(), |(host, _)| host);
+        let host = proxy.map_or(call.http.base_url.origin.host.as_str(), |(host, _)| host);
         let roots = call.http.agent.config().tls_config().root_certs();
         let own_roots = !matches!(roots, RootCerts::WebPki);
         (self.stage, self.reason) =
@@ -222,7 +222,7 @@ mod tests {
     use super::*;
     use crate::error::Operation;
     use crate::event::Events;
-    use crate::http::url::Origin;
+    use crate::http::url::BaseUrl;
     use crate::http::{Http, Limits};
 
     fn with_call<T>(test: impl FnOnce(&Call<'_>) -> T) -> T {
@@ -230,7 +230,7 @@ mod tests {
         let proxy = ureq::Proxy::new("http://user:proxy-password@p.example").unwrap();
         let http = Http {
             agent: ureq::Agent::config_builder().proxy(Some(proxy)).build().into(),
-            origin: Origin::split("https://api.example").unwrap().0,
+            base_url: BaseUrl::parse("https://api.example").unwrap(),
             host: "api.example".to_owned(),
             limits: Limits {
                 call: second * 12,

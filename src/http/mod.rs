@@ -21,7 +21,7 @@ use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 use ureq::http::{self, HeaderMap, Method, Request, header, request::Builder};
 use ureq::{AsSendBody, Proxy};
 
-use self::url::{Origin, Redirect};
+use self::url::{BaseUrl, Redirect};
 use self::{attempt::AttemptError, body::Bytes, redact::Redactor};
 use crate::error::{Error, Operation};
 use crate::event::{Event, Events};
@@ -56,10 +56,10 @@ pub(crate) struct Limits {
 /// The most that looking up a name may take.
 const RESOLVE_TIMEOUT: Duration = Duration::from_secs(10);
 
-/// An HTTP client of one origin.
+/// An HTTP client of the origin of one base URL.
 pub(crate) struct Http {
     pub(crate) agent: ureq::Agent,
-    pub(crate) origin: Origin,
+    pub(crate) base_url: BaseUrl,
     /// The origin's host, with its port where that isn't the usual one.
     pub(crate) host: String,
     pub(crate) limits: Limits,
@@ -121,7 +121,7 @@ impl Call<'_> {
     fn follow_redirects(&self, bearer: &str, deadline: Instant) -> Result<Response, AttemptError> {
         let mut target = self.target.clone();
         for _ in 0..=MAX_REDIRECTS {
-            let request = Request::get(format!("{}{target}", self.http.origin))
+            let request = Request::get(format!("{}{target}", self.http.base_url.origin))
                 // As the script in HERE's guide has it.
                 .header(header::CONTENT_TYPE, "text/plain")
                 .header(header::AUTHORIZATION, bearer);
@@ -141,7 +141,7 @@ impl Call<'_> {
     /// response if its status is 200.
     pub(crate) fn post_json(&self, max_retries: u32) -> Result<Bytes, Error> {
         self.http.retry(&Method::POST, max_retries, || {
-            let request = Request::post(format!("{}{}", self.http.origin, self.target))
+            let request = Request::post(format!("{}{}", self.http.base_url.origin, self.target))
                 .header(header::CONTENT_TYPE, "application/json");
             let response = self.send(request, self.body.as_str(), self.timeout())?;
             body::read(self.check_status(response)?, MAX_POST_RESPONSE, self)
@@ -179,7 +179,7 @@ impl Call<'_> {
         }
         let location = response.headers().get(header::LOCATION);
         let location = location.and_then(|value| value.to_str().ok()).unwrap_or_default();
-        Some(url::redirect(&self.http.origin, location))
+        Some(url::redirect(&self.http.base_url.origin, location))
     }
 
     /// Returns the response if its status is 200.
