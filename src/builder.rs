@@ -229,11 +229,10 @@ impl ClientBuilder {
 
 /// ureq panics at its first use of TLS where there is no crypto provider.
 fn check_crypto_provider() -> Result<(), Error> {
+    let is_there = cfg!(feature = "ring");
     #[cfg(feature = "process-provider")]
-    let is_installed = rustls::crypto::CryptoProvider::get_default().is_some();
-    #[cfg(not(feature = "process-provider"))]
-    let is_installed = false;
-    if cfg!(feature = "ring") || is_installed {
+    let is_there = is_there || rustls::crypto::CryptoProvider::get_default().is_some();
+    if is_there {
         return Ok(());
     }
     let reason = "there is none: enable the feature ring, or process-provider and install \

@@ -8,7 +8,7 @@ use std::{fmt, sync::Arc};
 use crate::error::{Error, Operation};
 use crate::http::url::{Resource, encode_segment};
 use crate::http::{Call, Http, Response, attempt::AttemptError};
-use crate::secret::{Credentials, MAX_SECRET, Password, check_length};
+use crate::secret::Credentials;
 use crate::tokens::{Account, Tokens};
 use crate::{builder::ClientBuilder, event::Events};
 
@@ -89,12 +89,6 @@ impl Client {
 
     pub(crate) fn events(&self) -> &Events {
         &self.shared.http.events
-    }
-
-    /// Refuses what can't be signed in with.
-    pub(crate) fn check_sign_in(&self, email: &str, password: &Password) -> Result<(), Error> {
-        check_length("user name", email, MAX_SECRET)?;
-        check_length("password", password.secret(), MAX_SECRET)
     }
 
     /// The error of a session without tokens, or without a refresh token among them.

@@ -13,7 +13,7 @@ use serde_json::Value;
 use self::state::{History, State};
 use crate::http::body::{self, CopySummary, JsonCheck};
 use crate::http::{Call, Response, attempt::AttemptError, url::Resource};
-use crate::secret::{AccessToken, Password};
+use crate::secret::{AccessToken, MAX_SECRET, Password, check_length};
 use crate::store::{MemoryStore, TokenStore};
 use crate::tokens::{Account, Tokens};
 use crate::{client::Client, error::Error};
@@ -209,7 +209,8 @@ impl Session {
     /// [`Error::Unauthorized`] for wrong credentials; [`Error::Store`]; and whatever else
     /// can go wrong with a call but [`Error::Output`].
     pub fn sign_in(&self, password: &Password) -> Result<(), Error> {
-        self.client().check_sign_in(self.email(), password)?;
+        check_length("user name", self.email(), MAX_SECRET)?;
+        check_length("password", password.secret(), MAX_SECRET)?;
         let mut call = History::of_sign_in(self.state().needs_sign_in);
         let signed_in = self.in_turn(&mut call, |call| {
             self.update(|| {
