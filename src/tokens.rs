@@ -106,10 +106,8 @@ impl Tokens {
 
     /// Sets the times of the access token, which are kept to the second, from 1970 to
     /// the year 9999.
-    pub fn with_times(mut self, issued_at: SystemTime, expires_at: SystemTime) -> Self {
-        self.issued_at = since_epoch(issued_at);
-        self.expires_at = since_epoch(expires_at);
-        self
+    pub fn with_times(self, issued_at: SystemTime, expires_at: SystemTime) -> Self {
+        Self { issued_at: since_epoch(issued_at), expires_at: since_epoch(expires_at), ..self }
     }
 
     /// Sets the lifetime of the access token in seconds (RFC 6749, section 5.1).
