@@ -1,5 +1,6 @@
 //! The tokens of one sign-in, as data: whose they are and how long they last.
 
+use std::io;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use serde::{Deserialize, Serialize};
@@ -118,6 +119,19 @@ impl Tokens {
     /// Returns the account that they belong to.
     pub fn account(&self) -> Account<'_> {
         Account { base_url: &self.base_url, app_id: &self.app_id, email: &self.email }
+    }
+
+    /// Refuses tokens of another account than this one.
+    pub(crate) fn check_account(&self, ours: Account<'_>) -> io::Result<()> {
+        let theirs = self.account();
+        let what = match theirs {
+            _ if theirs == ours => return Ok(()),
+            _ if theirs.base_url != ours.base_url => "base URL",
+            _ if theirs.app_id != ours.app_id => "app id",
+            _ => "user name",
+        };
+        let reason = format!("it belongs to another account: its {what} differs");
+        Err(io::Error::new(io::ErrorKind::InvalidInput, reason))
     }
 
     /// Returns the token that reading takes.

@@ -144,7 +144,7 @@ impl State {
             return Ok(());
         }
         if let Some(tokens) = &stored {
-            check_account(tokens.account(), account)?;
+            tokens.check_account(account)?;
             // If the store is empty later on, somebody emptied it.
             self.superseded.take_if(|superseded| superseded.is_none());
         }
@@ -251,21 +251,6 @@ impl History {
         let rejected = self.rejected.as_ref().map(|rejected| rejected.access_token());
         rejected == Some(tokens.access_token())
     }
-}
-
-/// Refuses tokens of another account.
-fn check_account(theirs: Account<'_>, ours: Account<'_>) -> io::Result<()> {
-    for (what, theirs, ours) in [
-        ("base URL", theirs.base_url, ours.base_url),
-        ("app id", theirs.app_id, ours.app_id),
-        ("user name", theirs.email, ours.email),
-    ] {
-        if theirs != ours {
-            let reason = format!("it belongs to another account: its {what} differs");
-            return Err(io::Error::new(io::ErrorKind::InvalidInput, reason));
-        }
-    }
-    Ok(())
 }
 
 #[cfg(test)]
