@@ -6,7 +6,6 @@ mod args;
 mod error;
 mod output;
 mod password;
-mod progress;
 mod settings;
 #[allow(unsafe_code)] // libc's signals.
 mod signals;
@@ -27,7 +26,7 @@ fn main() -> ExitCode {
     end_call();
     let Err(CliError { exit_status, message }) = ended else { return ExitCode::SUCCESS };
     if exit_status != 0 {
-        progress::report(&message);
+        output::report(&message);
     }
     exit_status.into()
 }
@@ -45,7 +44,7 @@ fn run(arguments: Vec<OsString>) -> Result<(), CliError> {
     {
         return Ok(out.print_token(prefix, &token)?);
     }
-    let follow = progress::start(options.verbose);
+    let follow = output::start(options.verbose);
     let is_stored = options.session.is_some();
     let settings = settings.on_event(move |event| {
         defer_signals(event, is_stored);
@@ -68,7 +67,7 @@ fn run(arguments: Vec<OsString>) -> Result<(), CliError> {
         && let Err(error) = print().map_err(CliError::from)
         && error.exit_status != 0
     {
-        progress::report(&error.message);
+        output::report(&error.message);
     }
     Ok(result?)
 }
@@ -92,7 +91,7 @@ fn defer_signals(event: &Event<'_>, is_stored: bool) {
 /// Ends what belongs to a call: signals that are deferred, and what is said of waiting.
 fn end_call() {
     signals::end_deferral();
-    progress::set_wait(None);
+    output::set_wait(None);
 }
 
 /// A stored token that is fresh: to print it takes no certificate and no network. Whatever

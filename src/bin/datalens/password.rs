@@ -6,7 +6,7 @@ use std::{env, os::unix::ffi::OsStringExt};
 use here_datalens::{Error, Operation, Password};
 
 use crate::error::{CliError, named};
-use crate::{progress, terminal};
+use crate::{output, terminal};
 
 /// More than any password, and little enough to read at once.
 const MAX_PASSWORD: usize = 8 * 1024;
@@ -35,7 +35,7 @@ fn read(from_stdin: bool, untold: &mut Option<&Error>) -> Result<String, String>
     } else {
         let terminal = terminal::open()?;
         if let Some(why) = untold.take() {
-            progress::report(why);
+            output::report(why);
         }
         ("the password", terminal::prompt_password(&terminal)?.into_bytes())
     };
