@@ -134,12 +134,12 @@ pub(crate) fn parse(arguments: Vec<OsString>) -> Result<Command, String> {
 
 fn parse_options(arguments: Vec<OsString>) -> Result<Command, String> {
     let mut options = Options::default();
-    let (mut token, mut header, mut version) = (false, false, false);
+    let (mut token, mut header, mut version) = (None, None, false);
     let mut arguments = Arguments { rest: arguments.into_iter(), ..Arguments::default() };
     while arguments.next_option()? {
         match arguments.option.as_str() {
-            "-t" | "--token" => token = true,
-            "--header" => header = true,
+            "-t" | "--token" => token = Some(""),
+            "--header" => header = Some("Authorization: Bearer "),
             "--password-stdin" => options.password_stdin = true,
             "-s" | "--session" => options.session = Some(arguments.value(file_name)?),
             "--base-url" => options.base_url = Some(arguments.value(utf8)?),
@@ -166,12 +166,10 @@ fn parse_options(arguments: Vec<OsString>) -> Result<Command, String> {
     options.email = named("USERNAME", operands.next().ok_or("is missing").and_then(user_name))?;
     let resource = operands.next();
     options.token_prefix = match (token, header, &resource) {
-        (true, true, _) => return Err("--token and --header exclude each other".into()),
-        (true, _, Some(_)) => return Err("--token takes no RESOURCE".into()),
-        (_, true, Some(_)) => return Err("--header takes no RESOURCE".into()),
-        (true, _, None) => Some(""),
-        (_, true, None) => Some("Authorization: Bearer "),
-        (_, _, _) => None,
+        (Some(_), Some(_), _) => return Err("--token and --header exclude each other".into()),
+        (Some(_), _, Some(_)) => return Err("--token takes no RESOURCE".into()),
+        (_, Some(_), Some(_)) => return Err("--header takes no RESOURCE".into()),
+        _ => token.or(header),
     };
     options.resource = named("RESOURCE", resource.map_or(Ok(DEFAULT_RESOURCE.into()), utf8))?;
     match operands.next() {
