@@ -250,8 +250,7 @@ fn seconds(value: OsString) -> Result<Duration, &'static str> {
     let seconds = number.filter(|seconds| seconds.is_finite() && *seconds > 0.0);
     let seconds = seconds.ok_or("must be a number of seconds above zero")?;
     // What is too long for a Duration is no limit, what is too short one at once.
-    let limit = Duration::try_from_secs_f64(seconds).unwrap_or(Duration::MAX);
-    Ok(limit.max(Duration::from_nanos(1)))
+    Ok(Duration::try_from_secs_f64(seconds.max(1e-9)).unwrap_or(Duration::MAX))
 }
 
 fn count(value: OsString) -> Result<u32, &'static str> {

@@ -44,11 +44,10 @@ fn run(arguments: Vec<OsString>) -> Result<(), CliError> {
     {
         return Ok(out.print_token(prefix, &token)?);
     }
-    let follow = output::start(options.verbose);
-    let is_stored = options.session.is_some();
+    let (is_stored, verbose) = (options.session.is_some(), options.verbose);
     let settings = settings.on_event(move |event| {
         defer_signals(event, is_stored);
-        follow(event);
+        output::follow(event, verbose);
     });
     let client = settings::client(settings, &options)?;
     let session = match &options.session {

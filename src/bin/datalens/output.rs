@@ -4,7 +4,7 @@
 
 use std::fmt::Display;
 use std::io::{self, IsTerminal, Write};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, LazyLock, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 use std::{fs::File, mem, os::fd::AsFd, thread};
 
@@ -103,11 +103,10 @@ pub(crate) fn set_wait(wait: Option<String>) {
     *wiped() = Status { wait, bytes: 0, is_shown: false };
 }
 
-/// Starts to show what is being waited for, if standard error is a terminal. Returns what
-/// takes note of events.
-pub(crate) fn start(verbose: bool) -> impl Fn(&Event<'_>) + Send + Sync + 'static {
-    let shows_waits = io::stderr().is_terminal();
-    if shows_waits {
+/// Whether waits are shown, which is at a terminal alone. Who asks first starts to show them.
+static SHOWS_WAITS: LazyLock<bool> = LazyLock::new(|| {
+    let is_terminal = io::stderr().is_terminal();
+    if is_terminal {
         let show_waits = || loop {
             thread::sleep(INTERVAL);
             show_wait();
@@ -115,18 +114,17 @@ pub(crate) fn start(verbose: bool) -> impl Fn(&Event<'_>) + Send + Sync + 'stati
         // Without a thread there is no line, and nothing else is missing.
         signals::with_all_blocked(|| drop(thread::Builder::new().spawn(show_waits)));
     }
-    move |event| {
-        if verbose || matches!(event, Event::Retry { .. }) {
-            report(event);
-        }
-        if shows_waits {
-            follow(event);
-        }
-    }
-}
+    is_terminal
+});
 
-fn follow(event: &Event<'_>) {
+/// Says an event, if that is asked for or concerns everybody, and takes note of what is being
+/// waited for from then on.
+pub(crate) fn follow(event: &Event<'_>, verbose: bool) {
+    if verbose || matches!(event, Event::Retry { .. }) {
+        report(event);
+    }
     let wait = match event {
+        _ if !*SHOWS_WAITS => return,
         Event::Resolving { host, .. } => format!("looking up {host}"),
         Event::Request { host, path, .. } => match path.split("/v1/").last() {
             Some("sign_in/") => format!("signing in at {host}"),
