@@ -12,11 +12,9 @@ mod signals;
 #[allow(unsafe_code)] // libc's terminals.
 mod terminal;
 
-use std::sync::atomic::{AtomicBool, Ordering::SeqCst};
 use std::{env, ffi::OsString, process::ExitCode};
 
-use here_datalens::{AccessToken, ClientBuilder, Error, Event};
-use here_datalens::{FileStore, MemoryStore, TokenStore};
+use here_datalens::{AccessToken, ClientBuilder, Error, FileStore, MemoryStore, TokenStore};
 
 use crate::args::{Command, Options};
 use crate::{error::CliError, output::Stdout};
@@ -46,7 +44,7 @@ fn run(arguments: Vec<OsString>) -> Result<(), CliError> {
     }
     let (is_stored, verbose) = (options.session.is_some(), options.verbose);
     let settings = settings.on_event(move |event| {
-        defer_signals(event, is_stored);
+        signals::follow(event, is_stored);
         output::follow(event, verbose);
     });
     let client = settings::client(settings, &options)?;
@@ -69,22 +67,6 @@ fn run(arguments: Vec<OsString>) -> Result<(), CliError> {
         output::report(&error.message);
     }
     Ok(result?)
-}
-
-/// Defers signals while what a request brings has to be stored: from the request on, but for
-/// the time in which a name is looked up and connected to, or a request waits to be repeated.
-/// What follows the storing ends that: the next request, or whoever made the call.
-fn defer_signals(event: &Event<'_>, is_stored: bool) {
-    /// Whether the latest request is one for tokens, a sign-in or a refresh, and they are
-    /// stored.
-    static RENEWS: AtomicBool = AtomicBool::new(false);
-    match event {
-        Event::Request { method, .. } => RENEWS.store(is_stored && *method == "POST", SeqCst),
-        Event::Connected { .. } => {}
-        Event::Resolving { .. } | Event::Retry { .. } => return signals::end_deferral(),
-        _ => return,
-    }
-    if RENEWS.load(SeqCst) { signals::defer() } else { signals::end_deferral() }
 }
 
 /// Ends what belongs to a call: signals that are deferred, and what is said of waiting.

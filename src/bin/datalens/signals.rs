@@ -2,9 +2,10 @@
 //!
 //! What handlers call here is on POSIX's list of async-signal-safe functions.
 
-use std::sync::atomic::{AtomicI32, Ordering::SeqCst};
+use std::sync::atomic::{AtomicBool, AtomicI32, Ordering::SeqCst};
 use std::{mem::MaybeUninit, ptr};
 
+use here_datalens::Event;
 use libc::{SIGALRM, SIGHUP, SIGINT, SIGTERM, SIGTSTP, c_int, sigaction, sighandler_t};
 
 /// Installs a handler, during which all signals are blocked, and after which interrupted
@@ -70,9 +71,25 @@ static DEFERRED: AtomicI32 = AtomicI32::new(NOT_DEFERRING);
 const NOT_DEFERRING: c_int = -1;
 const NO_SIGNAL: c_int = 0;
 
+/// Defers signals while what a request brings has to be stored: from the request on, but for
+/// the time in which a name is looked up and connected to, or a request waits to be repeated.
+/// What follows the storing ends that: the next request, or whoever made the call.
+pub(crate) fn follow(event: &Event<'_>, is_stored: bool) {
+    /// Whether the latest request is one for tokens, a sign-in or a refresh, and they are
+    /// stored.
+    static RENEWS: AtomicBool = AtomicBool::new(false);
+    match event {
+        Event::Request { method, .. } => RENEWS.store(is_stored && *method == "POST", SeqCst),
+        Event::Connected { .. } => {}
+        Event::Resolving { .. } | Event::Retry { .. } => return end_deferral(),
+        _ => return,
+    }
+    if RENEWS.load(SeqCst) { defer() } else { end_deferral() }
+}
+
 /// Defers SIGINT, SIGTERM and SIGHUP: the first one ends the program at `end_deferral`, or
 /// after `GRACE_SECONDS`; a second one ends it at once.
-pub(crate) fn defer() {
+fn defer() {
     // A signal that was deferred already stays so.
     let _ = DEFERRED.compare_exchange(NOT_DEFERRING, NO_SIGNAL, SeqCst, SeqCst);
     install(handle_deferred, &[SIGINT, SIGTERM, SIGHUP]);
