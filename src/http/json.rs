@@ -5,7 +5,7 @@
 //! besides: lone surrogates in `\u` escapes (section 8.2) and numbers of any range
 //! (section 6) aren't judged.
 
-use std::{borrow::Cow, fmt, str};
+use std::{borrow::Cow, fmt, mem, str};
 
 /// How many arrays and objects may be open at once. `serde_json`'s recursion limit of
 /// 128 is the first depth that it refuses.
@@ -17,11 +17,11 @@ pub(crate) struct Checker {
     /// A one, then a bit for each array and object that is open, the innermost lowest:
     /// whether it is an object.
     open: u128,
-    /// The state after the string that began last.
-    after_string: State,
+    /// Before a value and in a string: whether that is the name of a member.
+    is_name: bool,
     /// A UTF-8 sequence whose end is in the next chunk: three bytes at most.
     partial: Vec<u8>,
-    /// The length of the text up to the end of the current chunk.
+    /// The length of what has been checked.
     length: u64,
 }
 
@@ -54,14 +54,10 @@ impl fmt::Display for Error {
 /// Where in the grammar the next byte is.
 #[derive(Clone, Copy)]
 enum State {
-    /// Before a value.
+    /// Before a value, or before a name, which is a value that can only be a string.
     Value,
-    /// After `[`: before a value or `]`.
-    FirstElement,
-    /// After `,` in an object: before a name.
-    Name,
-    /// After `{`: before a name or `}`.
-    FirstName,
+    /// After `[` or `{`: before a value or a name, or the closing bracket.
+    First,
     /// After a name: before `:`.
     Colon,
     AfterValue,
@@ -88,7 +84,7 @@ use State::*;
 
 impl Checker {
     pub(crate) fn new() -> Self {
-        Self { state: Value, open: 1, after_string: AfterValue, partial: Vec::new(), length: 0 }
+        Self { state: Value, open: 1, is_name: false, partial: Vec::new(), length: 0 }
     }
 
     /// Checks the next chunk.
@@ -97,18 +93,20 @@ impl Checker {
         if !self.partial.is_empty() {
             chunk = Cow::Owned([&self.partial, &*chunk].concat());
         }
-        let Err(error) = str::from_utf8(&chunk) else {
-            self.partial.clear();
-            return self.parse(&chunk);
-        };
-        let (text, rest) = chunk.split_at(error.valid_up_to());
-        self.parse(text)?;
-        self.partial = rest.to_vec();
-        match (self.state, error.error_len()) {
-            (Text, None) => Ok(()),
-            (Text, Some(_)) => Err(Error::NotUtf8 { at: self.length }),
-            // Outside of strings no byte is good that isn't ASCII.
-            _ => Err(Error::Syntax { at: self.length }),
+        let not_utf8 = str::from_utf8(&chunk).err();
+        let text_end = not_utf8.map_or(chunk.len(), |error| error.valid_up_to());
+        let (text, partial) = chunk.split_at(text_end);
+        let rest = self.advance(text);
+        self.length += (text.len() - rest.len()) as u64;
+        self.partial = partial.to_vec();
+        let at = self.length;
+        match (self.state, rest, not_utf8) {
+            (_, [], None) => Ok(()),
+            (Text, [], Some(error)) if error.error_len().is_none() => Ok(()),
+            (Text, [], Some(_)) => Err(Error::NotUtf8 { at }),
+            // Nothing but the depth speaks against it.
+            (Value | First, [b'[' | b'{', ..], _) if !self.is_name => Err(Error::TooDeep { at }),
+            _ => Err(Error::Syntax { at }),
         }
     }
 
@@ -121,19 +119,6 @@ impl Checker {
         }
     }
 
-    /// Checks the grammar.
-    fn parse(&mut self, chunk: &[u8]) -> Result<(), Error> {
-        self.length += chunk.len() as u64;
-        let rest = self.advance(chunk);
-        let at = self.length - rest.len() as u64;
-        match (self.state, rest) {
-            (_, []) => Ok(()),
-            // Nothing but the depth speaks against it.
-            (Value | FirstElement, [b'[' | b'{', ..]) => Err(Error::TooDeep { at }),
-            _ => Err(Error::Syntax { at }),
-        }
-    }
-
     /// Takes the bytes that the grammar allows, and returns what is left.
     fn advance<'a>(&mut self, mut rest: &'a [u8]) -> &'a [u8] {
         // A local variable is faster than a field.
@@ -141,19 +126,11 @@ impl Checker {
         while let [byte, tail @ ..] = rest {
             let is_digit = byte.is_ascii_digit();
             (state, rest) = match state {
-                Text => {
-                    rest = skip_unescaped(rest);
-                    match rest {
-                        [b'"', tail @ ..] => (self.after_string, tail),
-                        [b'\\', tail @ ..] => (Escape, tail),
-                        _ => break,
-                    }
-                }
-                Escape => match byte {
-                    b'"' | b'\\' | b'/' | b'b' | b'f' | b'n' | b'r' | b't' => (Text, tail),
-                    b'u' => (Unicode(4), tail),
-                    _ => break,
-                },
+                Text if *byte == b'"' => (self.end_string(), tail),
+                Text if *byte == b'\\' => (Escape, tail),
+                Text if *byte >= b' ' => (Text, skip_unescaped(tail)),
+                Escape if b"\"\\/bfnrt".contains(byte) => (Text, tail),
+                Escape if *byte == b'u' => (Unicode(4), tail),
                 Unicode(1) if byte.is_ascii_hexdigit() => (Text, tail),
                 Unicode(missing) if byte.is_ascii_hexdigit() => (Unicode(missing - 1), tail),
                 Literal([last]) if byte == last => (AfterValue, tail),
@@ -167,20 +144,20 @@ impl Checker {
                 E | ExponentSign | Exponent if is_digit => (Exponent, skip_digits(tail)),
                 AfterValue | Zero | Integer | Fraction | Exponent => match (byte, self.in_object())
                 {
-                    (b',', Some(true)) => (Name, tail),
-                    (b',', Some(false)) => (Value, tail),
+                    (b',', Some(is_object)) => {
+                        self.is_name = is_object;
+                        (Value, tail)
+                    }
                     (b'}', Some(true)) | (b']', Some(false)) => (self.close(), tail),
                     _ if is_blank(*byte) => (AfterValue, skip_while(tail, is_blank)),
                     _ => break,
                 },
-                Value | FirstElement | Name | FirstName | Colon if is_blank(*byte) => {
-                    (state, skip_while(tail, is_blank))
-                }
+                Value | First | Colon if is_blank(*byte) => (state, skip_while(tail, is_blank)),
                 Colon if *byte == b':' => (Value, tail),
-                FirstName if *byte == b'}' => (self.close(), tail),
-                FirstElement if *byte == b']' => (self.close(), tail),
-                Name | FirstName if *byte == b'"' => (self.open_string(Colon), tail),
-                Value | FirstElement => match self.value(*byte) {
+                First if *byte == b'}' && self.is_name => (self.close(), tail),
+                First if *byte == b']' && !self.is_name => (self.close(), tail),
+                Value | First if *byte == b'"' => (Text, skip_unescaped(tail)),
+                Value | First if !self.is_name => match self.value(*byte) {
                     Some(state) => (state, tail),
                     None => break,
                 },
@@ -191,36 +168,31 @@ impl Checker {
         rest
     }
 
-    /// Whether the innermost of what is open is an object.
-    fn in_object(&self) -> Option<bool> {
-        (self.open > 1).then_some(self.open & 1 == 1)
-    }
-
-    /// Returns the state after the first byte of a value.
+    /// Returns the state after the first byte of a value that is no string.
     fn value(&mut self, byte: u8) -> Option<State> {
         Some(match byte {
-            b'"' => self.open_string(AfterValue),
             b'-' => Minus,
             b'0' => Zero,
             b'1'..=b'9' => Integer,
             b't' => Literal(b"rue"),
             b'f' => Literal(b"alse"),
             b'n' => Literal(b"ull"),
-            b'[' if self.open >> MAX_DEPTH == 0 => {
-                self.open <<= 1;
-                FirstElement
-            }
-            b'{' if self.open >> MAX_DEPTH == 0 => {
-                self.open = self.open << 1 | 1;
-                FirstName
+            b'[' | b'{' if self.open >> MAX_DEPTH == 0 => {
+                self.is_name = byte == b'{';
+                self.open = self.open << 1 | u128::from(self.is_name);
+                First
             }
             _ => return None,
         })
     }
 
-    fn open_string(&mut self, after: State) -> State {
-        self.after_string = after;
-        Text
+    fn end_string(&mut self) -> State {
+        if mem::take(&mut self.is_name) { Colon } else { AfterValue }
+    }
+
+    /// Whether the innermost of what is open is an object.
+    fn in_object(&self) -> Option<bool> {
+        (self.open > 1).then_some(self.open & 1 == 1)
     }
 
     fn close(&mut self) -> State {
@@ -349,6 +321,8 @@ mod tests {
             (b"[1:2]", syntax(2)),
             (b"[[1] 2]", syntax(5)),
             (b"{]", syntax(1)),
+            (b"{[", syntax(1)),
+            (b"{{", syntax(1)),
             (b"{1:2}", syntax(1)),
             (b"{\"a\"}", syntax(4)),
             (b"{\"a\",1}", syntax(4)),
