@@ -16,14 +16,17 @@ const REFUSED_AT_FIRST: &str =
     "the server refused it: no version, cipher or kind of key in common, or no client certificate";
 
 /// What rustls says, in `Debug` text as well, and why there is no connection. The first
-/// that fits is taken.
-const REASONS: [(&str, &str); 10] = [
+/// that fits is taken. A time that follows the phrase is shown as a date after the reason.
+const REASONS: [(&str, &str); 13] = [
     ("invalid peer certificate: UnknownIssuer", "not trusted by Mozilla's root certificates"),
     // An authority made anew under the same name, or RSA of 1024 bits.
     ("BadSignature", "not signed with a trusted key, or with one of a kind that isn't supported"),
+    (", but certificate is not valid after ", "expired on"),
+    (", but certificate is not valid before ", "not valid before"),
     ("CaUsedAsEndEntity", "a certificate authority's own, which a server can't use"),
     ("UnsupportedSignatureAlgorithm", "signed with an unsupported kind of key or signature"),
     ("certificate does not allow extended key usage", "not made for servers"),
+    ("invalid peer certificate", "not valid"),
     ("peer is incompatible", NOTHING_IN_COMMON),
     ("received fatal alert: HandshakeFailure", REFUSED_AT_FIRST),
     ("received fatal alert: ProtocolVersion", NOTHING_IN_COMMON),
@@ -131,24 +134,22 @@ pub(crate) fn describe(
     own_roots: bool,
     redactor: &Redactor<'_>,
 ) -> (Stage, String) {
-    let reason = REASONS.iter().find(|(phrase, _)| message.contains(phrase));
-    let reason = reason.map(|(_, reason)| *reason);
-    let Some(error) = message.strip_prefix("invalid peer certificate: ") else {
-        return (Stage::Tls, reason.unwrap_or("it failed").to_owned());
-    };
-    let text = if error.starts_with("certificate not valid for name") {
-        let names = redactor.line(&names(error)).unwrap_or_else(|| "other names".to_owned());
+    let known = REASONS.iter().find(|(phrase, _)| message.contains(phrase));
+    let (phrase, reason) = *known.unwrap_or(&(message, "it failed"));
+    let (_, after) = message.split_once(phrase).unwrap_or_default();
+    let seconds = after.split(|c: char| !c.is_ascii_digit()).next().unwrap_or_default();
+    let text = if message.starts_with("invalid peer certificate: certificate not valid for name") {
+        let names = redactor.line(&names(message)).unwrap_or_else(|| "other names".to_owned());
         format!("made for {names}, not for {host}")
-    } else if let Some(date) = date_after(error, ", but certificate is not valid after ") {
-        format!("expired on {date}")
-    } else if let Some(date) = date_after(error, ", but certificate is not valid before ") {
-        format!("not valid before {date}")
-    } else if error.starts_with("UnknownIssuer") && own_roots {
+    } else if own_roots && message.starts_with("invalid peer certificate: UnknownIssuer") {
         "not trusted by the root certificates given, which don't hold its issuer's".to_owned()
+    } else if let Ok(seconds) = seconds.parse() {
+        format!("{reason} {}", format_date(seconds))
     } else {
-        reason.unwrap_or("not valid").to_owned()
+        reason.to_owned()
     };
-    (Stage::Certificate, text)
+    let is_certificate = message.starts_with("invalid peer certificate: ");
+    (if is_certificate { Stage::Certificate } else { Stage::Tls }, text)
 }
 
 /// The host names and addresses that a certificate is made for, as far as a message
@@ -163,12 +164,6 @@ fn names(error: &str) -> String {
     let names = names.enumerate().map(|(n, name)| if n < MAX_NAMES { name } else { "…" });
     let names: Vec<&str> = names.take(MAX_NAMES + 1).collect();
     if names.is_empty() { "no host (subjectAltName)".to_owned() } else { names.join(", ") }
-}
-
-fn date_after(error: &str, words: &str) -> Option<String> {
-    let (_, rest) = error.split_once(words)?;
-    let seconds = rest.split(|c: char| !c.is_ascii_digit()).next()?;
-    seconds.parse().ok().map(format_date)
 }
 
 #[cfg(test)]
