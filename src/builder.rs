@@ -219,7 +219,6 @@ impl ClientBuilder {
             .max_idle_connections_per_host(MAX_IDLE_CONNECTIONS);
         Ok(Http {
             agent: transport::agent(config.build(), resolver::system(self.events.clone())),
-            host: base_url.origin.authority(),
             base_url,
             limits: self.limits,
             events: self.events.clone(),

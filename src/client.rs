@@ -99,11 +99,12 @@ impl Client {
     }
 
     fn sign_in_operation(&self, email: &str) -> Operation {
-        Operation::SignIn { host: self.shared.http.host.clone(), email: email.to_owned() }
+        let host = self.shared.http.base_url.origin.authority.clone();
+        Operation::SignIn { host, email: email.to_owned() }
     }
 
     fn refresh_operation(&self) -> Operation {
-        Operation::Refresh { host: self.shared.http.host.clone() }
+        Operation::Refresh { host: self.shared.http.base_url.origin.authority.clone() }
     }
 
     /// Sends a GET of a resource and hands the response, if its status is 200, to `take`.

@@ -99,7 +99,7 @@ fn timed_out(limit: Timeout, received: Option<u64>, call: &Call<'_>) -> Error {
     let reason = match limit {
         // It may as well be the limit of a read of the head that ends the wait for one.
         _ if received.is_none() => {
-            format!("no response from {} within {seconds} s", call.http.host)
+            format!("no response from {} within {seconds} s", call.http.base_url.origin.authority)
         }
         Timeout::Global => {
             format!("the response wasn't complete within {seconds} s, after {bytes} bytes")
@@ -203,7 +203,7 @@ impl TransportError {
             Stage::Exchange => "no response from",
         };
         let to = self.proxy.as_ref().map(|proxy| format!("the proxy {proxy}"));
-        format!("{what} {}", to.as_ref().unwrap_or(&call.http.host))
+        format!("{what} {}", to.as_ref().unwrap_or(&call.http.base_url.origin.authority))
     }
 }
 
@@ -231,7 +231,6 @@ mod tests {
         let http = Http {
             agent: ureq::Agent::config_builder().proxy(Some(proxy)).build().into(),
             base_url: BaseUrl::parse("https://api.example").unwrap(),
-            host: "api.example".to_owned(),
             limits: Limits {
                 call: second * 12,
                 connect: second * 15,

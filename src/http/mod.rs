@@ -60,8 +60,6 @@ const RESOLVE_TIMEOUT: Duration = Duration::from_secs(10);
 pub(crate) struct Http {
     pub(crate) agent: ureq::Agent,
     pub(crate) base_url: BaseUrl,
-    /// The origin's host, with its port where that isn't the usual one.
-    pub(crate) host: String,
     pub(crate) limits: Limits,
     pub(crate) events: Events,
 }
@@ -163,7 +161,7 @@ impl Call<'_> {
         let is_ours = self.target.starts_with(path);
         let redacted = if is_ours { None } else { self.redactor().path(path) };
         let path = redacted.as_deref().unwrap_or(if is_ours { path } else { "…" });
-        events.emit(&Event::Request { method, host: &self.http.host, path });
+        events.emit(&Event::Request { method, host: &self.http.base_url.origin.authority, path });
         let start = Instant::now();
         let response = agent.run(request).map_err(failure)?;
         let status = response.status().as_u16();

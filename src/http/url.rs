@@ -41,6 +41,8 @@ pub(crate) struct Origin {
     /// In lower case; an IPv6 address in its brackets.
     pub(crate) host: String,
     pub(crate) port: u16,
+    /// The host, with the port where it isn't the default one.
+    pub(crate) authority: String,
 }
 
 impl Origin {
@@ -52,13 +54,9 @@ impl Origin {
         let (authority, rest) = rest.split_at(rest.find(['/', '?', '#']).unwrap_or(rest.len()));
         refuse_if(authority.contains('@'), "must not hold a user name or a password")?;
         let (host, port) = split_authority(authority, default_port)?;
-        Ok((Self { scheme, host: host.to_ascii_lowercase(), port }, rest))
-    }
-
-    /// The host, with the port where it isn't the default one.
-    pub(crate) fn authority(&self) -> String {
-        let is_default = SCHEMES.contains(&(self.scheme, self.port));
-        if is_default { self.host.clone() } else { format!("{}:{}", self.host, self.port) }
+        let host = host.to_ascii_lowercase();
+        let authority = if port == default_port { host.clone() } else { format!("{host}:{port}") };
+        Ok((Self { scheme, host, port, authority }, rest))
     }
 
     /// Whether the host is this machine, whatever a name server says.
@@ -70,7 +68,7 @@ impl Origin {
 
 impl fmt::Display for Origin {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{}://{}", self.scheme, self.authority())
+        write!(f, "{}://{}", self.scheme, self.authority)
     }
 }
 
