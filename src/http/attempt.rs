@@ -130,10 +130,8 @@ pub(crate) enum Kind {
     Temporary,
     /// Time ran out before there was a connection, whatever else failed before.
     Timeout,
-    /// It would fail again.
+    /// It would fail again. The reason is rustls's message if it is TLS that failed.
     Final,
-    /// TLS failed; the reason is rustls's message.
-    Tls,
     /// The proxy's response to CONNECT has this status, which is final.
     Refused(u16),
 }
@@ -145,15 +143,20 @@ impl TransportError {
 
     /// A failure of ureq's transports, or of the operating system.
     pub(crate) fn at(stage: Stage, error: impl Into<ureq::Error>) -> Self {
-        let (kind, reason) = match error.into() {
-            ureq::Error::Timeout(_) => (Kind::Timeout, String::new()),
+        let (stage, kind, reason) = match error.into() {
+            ureq::Error::Timeout(_) => (stage, Kind::Timeout, String::new()),
+            ureq::Error::Io(error) if error.kind() == InvalidData => {
+                (Stage::Tls, Kind::Final, error.to_string())
+            }
+            // The connection's own failure, such as a reset.
+            ureq::Error::Io(_) if stage == Stage::Tls => {
+                (Stage::Connect, Kind::Temporary, "closed during the TLS handshake".to_owned())
+            }
             ureq::Error::Io(error) if error.kind() == UnexpectedEof => {
-                (Kind::Temporary, "the connection was closed".to_owned())
+                (stage, Kind::Temporary, "the connection was closed".to_owned())
             }
-            ureq::Error::Io(error) if error.kind() != InvalidData => {
-                (Kind::Temporary, error.to_string())
-            }
-            error => (Kind::Tls, error.into_io().to_string()),
+            ureq::Error::Io(error) => (stage, Kind::Temporary, error.to_string()),
+            error => (Stage::Tls, Kind::Final, error.into_io().to_string()),
         };
         // The operating system's messages end with their number.
         Self::new(stage, kind, reason.split(" (os error ").next().unwrap_or_default())
@@ -164,10 +167,12 @@ impl TransportError {
         if let (Kind::Refused(status), Some(proxy)) = (self.kind, &self.proxy) {
             return Error::Proxy { proxy: proxy.clone(), status }.into();
         }
-        if self.kind == Kind::Tls {
+        if self.stage == Stage::Tls && self.kind == Kind::Final {
             self.describe_tls(call);
         }
-        let mut reason = self.what_failed(call);
+        let proxy = self.proxy.as_ref().map(|proxy| format!("the proxy {proxy}"));
+        let mut reason =
+            format!("{self} {}", proxy.as_ref().unwrap_or(&call.http.base_url.origin.authority));
         let is_timeout = self.kind == Kind::Timeout;
         if is_timeout {
             let limit = call.timeout().min(call.http.limits.connect);
@@ -192,24 +197,18 @@ impl TransportError {
         (self.stage, self.reason) =
             certificates::describe(&self.reason, host, own_roots, &call.redactor());
     }
+}
 
-    fn what_failed(&self, call: &Call<'_>) -> String {
-        let what = match self.stage {
+impl fmt::Display for TransportError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self.stage {
             Stage::Resolve => "can't look up",
             Stage::Connect => "can't connect to",
             Stage::Tls => "no TLS connection to",
             Stage::Certificate => "untrusted certificate of",
             Stage::Proxy => "no tunnel through",
             Stage::Exchange => "no response from",
-        };
-        let to = self.proxy.as_ref().map(|proxy| format!("the proxy {proxy}"));
-        format!("{what} {}", to.as_ref().unwrap_or(&call.http.base_url.origin.authority))
-    }
-}
-
-impl fmt::Display for TransportError {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("connection failed")
+        })
     }
 }
 

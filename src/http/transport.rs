@@ -106,16 +106,11 @@ impl TrackedConnector {
 
     /// Makes the TLS handshake where the URL is https. All connections share its set-up.
     fn handshake(&self, to: &ConnectionDetails, stream: Stream) -> Result<Stream, TransportError> {
-        let failure = |error| match TransportError::at(Stage::Tls, error) {
-            // The connection's own failure, such as a reset.
-            TransportError { kind: kind @ Kind::Temporary, .. } => {
-                TransportError::new(Stage::Connect, kind, "closed during the TLS handshake")
-            }
-            error => error,
-        };
-        let over_tls = self.tls.connect(to, Some(stream)).map_err(failure)?;
-        let over_tls = over_tls.ok_or(Error::ConnectionFailed).map_err(failure)?;
-        Ok(Stream::over(over_tls.boxed()))
+        let over_tls = self.tls.connect(to, Some(stream));
+        over_tls
+            .and_then(|over_tls| over_tls.ok_or(Error::ConnectionFailed))
+            .map(|over_tls| Stream::over(over_tls.boxed()))
+            .map_err(|error| TransportError::at(Stage::Tls, error))
     }
 }
 
@@ -404,7 +399,7 @@ mod tests {
     fn what_rustls_says_is_handed_on_as_it_is() {
         let (plain, _) = serve(listen(15));
         let error = connect_error(agent_for(&[plain], LIMIT).get("https://api.example/").call());
-        assert_eq!((error.stage, error.kind), (Stage::Tls, Kind::Tls));
+        assert_eq!((error.stage, error.kind), (Stage::Tls, Kind::Final));
         assert!(error.reason.starts_with("received corrupt message"), "{error:?}");
     }
 
