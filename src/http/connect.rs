@@ -3,6 +3,8 @@
 
 use std::{net::SocketAddr, time::Duration};
 
+use ureq::unversioned::transport::{ConnectionDetails, time::Instant};
+
 use super::attempt::{Kind, TransportError};
 use crate::error::Stage;
 
@@ -49,6 +51,12 @@ pub(crate) fn in_order(addresses: &[SocketAddr], last_used: Option<SocketAddr>) 
     // A stable sort, of which `false` comes first.
     ordered.sort_by_key(|address| Some(*address) != last_used);
     ordered
+}
+
+/// What is left of the time limit that `details` came with.
+pub(crate) fn time_left(details: &ConnectionDetails) -> Duration {
+    let Instant::Exact(start) = details.now else { return *details.timeout.after };
+    details.timeout.after.saturating_sub(start.elapsed())
 }
 
 /// The time for each of several addresses in a round, counted from 0: all that is left for

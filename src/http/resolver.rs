@@ -55,10 +55,8 @@ pub(crate) fn system(events: Events) -> CachingResolver {
 }
 
 /// The `host:port` of a URL.
-pub(crate) fn host_and_port(uri: &Uri) -> String {
-    let parts = uri.scheme().zip(uri.authority());
-    let text = parts.and_then(|(scheme, host)| DefaultResolver::host_and_port(scheme, host));
-    text.unwrap_or_default()
+pub(crate) fn host_and_port(uri: &Uri) -> Option<String> {
+    DefaultResolver::host_and_port(uri.scheme()?, uri.authority()?)
 }
 
 impl CachingResolver {
@@ -69,20 +67,18 @@ impl CachingResolver {
 
     /// Returns the addresses of a URL's host, which is a name or an address.
     pub(crate) fn addresses(self: &Arc<Self>, uri: &Uri, limit: Duration) -> Addresses {
-        let name = host_and_port(uri);
+        let name = host_and_port(uri).unwrap_or_default();
         if let Ok(address) = name.parse() {
             return Ok(vec![address]);
         }
         let host = uri.host().unwrap_or_default();
         // Nobody is told of events with the lock held.
-        let is_recent = lock(&self.latest).is_usable();
-        if !is_recent {
-            self.events.emit(&Event::Resolving { host });
+        if lock(&self.latest).is_usable() {
+            return self.look_up(name, limit);
         }
+        self.events.emit(&Event::Resolving { host });
         let addresses = self.look_up(name, limit)?;
-        if !is_recent {
-            self.events.emit(&Event::Resolved { host, addresses: &addresses });
-        }
+        self.events.emit(&Event::Resolved { host, addresses: &addresses });
         Ok(addresses)
     }
 

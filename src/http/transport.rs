@@ -14,7 +14,7 @@ use ureq::unversioned::transport::{
 use ureq::{Error, config::Config, http::Uri};
 
 use super::attempt::{Kind, TransportError};
-use super::connect::{first_of, in_order};
+use super::connect::{first_of, in_order, time_left};
 use super::resolver::{Addresses, CachingResolver, host_and_port};
 use super::{lock, tunnel};
 use crate::{error::Stage, event::Event};
@@ -64,11 +64,9 @@ impl TrackedConnector {
             return self.connect_to(details, details.uri);
         };
         let to_proxy = self.connect_to(details, proxy.uri());
-        let left = || time_left(details);
-        let tunnel =
-            to_proxy.and_then(|stream| tunnel::open(stream.boxed(), details, proxy, left()));
+        let tunnel = to_proxy.and_then(|stream| tunnel::open(stream.boxed(), details));
         // Whatever failed so far is the proxy's failure. It also resolves the host.
-        let at_proxy = |error| TransportError { proxy: Some(host_and_port(proxy.uri())), ..error };
+        let at_proxy = |error| TransportError { proxy: host_and_port(proxy.uri()), ..error };
         let tunnel = Stream::over(tunnel.map_err(at_proxy)?);
         self.handshake(&step(details, details.uri), tunnel)
     }
@@ -118,12 +116,6 @@ impl fmt::Debug for TrackedConnector {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str("TrackedConnector")
     }
-}
-
-/// What is left of the time limit that `details` came with.
-fn time_left(details: &ConnectionDetails) -> Duration {
-    let time::Instant::Exact(start) = details.now else { return *details.timeout.after };
-    details.timeout.after.saturating_sub(start.elapsed())
 }
 
 /// The details of one step on the way to a connection, within the same time limit.
@@ -185,8 +177,7 @@ impl Transport for Stream {
 
     fn transmit_output(&mut self, amount: usize, timeout: NextTimeout) -> Result<(), Error> {
         self.awaits_response = self.is_whole;
-        let sent = self.inner.transmit_output(amount, in_steps(timeout));
-        sent.map_err(|error| self.failure(error))
+        self.inner.transmit_output(amount, in_steps(timeout)).map_err(|error| self.failure(error))
     }
 
     fn await_input(&mut self, timeout: NextTimeout) -> Result<bool, Error> {

@@ -5,12 +5,12 @@
 //! Of the response only the status matters here, and all of it has one deadline.
 
 use std::io::{self, Read, Write};
-use std::time::Duration;
 
 use ureq::unversioned::transport::{ConnectionDetails, NextTimeout, Transport, TransportAdapter};
 use ureq::{Proxy, config::AutoHeaderValue, http::StatusCode};
 
 use super::attempt::{Kind, TransportError};
+use super::connect::time_left;
 use super::redact::base64;
 use super::resolver::host_and_port;
 use crate::error::{Stage, is_temporary_status};
@@ -19,43 +19,41 @@ use crate::error::{Stage, is_temporary_status};
 const MAX_HEAD: usize = 16 * 1024;
 
 /// Asks the proxy at the other end of `stream` for a tunnel to the host of `details`, within
-/// a time limit.
+/// what is left of their time limit.
 pub(crate) fn open(
     stream: Box<dyn Transport>,
     details: &ConnectionDetails,
-    proxy: &Proxy,
-    limit: Duration,
 ) -> Result<Box<dyn Transport>, TransportError> {
     let mut stream = TransportAdapter::new(stream, details.current_time.clone());
     // Of the adapter's reads and writes all together.
-    stream.set_timeout(NextTimeout { after: limit.into(), ..details.timeout });
+    stream.set_timeout(NextTimeout { after: time_left(details).into(), ..details.timeout });
     let no_response = |error: io::Error| TransportError::at(Stage::Proxy, error);
-    stream.write_all(request(details, proxy).as_bytes()).map_err(no_response)?;
-    let mut status = Some(100);
-    // After these, more is to come (RFC 9110, section 15.2).
-    while let Some(100..=199) = status {
+    stream.write_all(request(details).as_bytes()).map_err(no_response)?;
+    loop {
         let head = read_head(&mut stream).map_err(no_response)?;
-        status = head.as_deref().and_then(parse_status);
-    }
-    let failure = |kind, reason: &str| Err(TransportError::new(Stage::Proxy, kind, reason));
-    match status {
-        Some(200..=299) => Ok(stream.into_inner()),
-        Some(status) if is_temporary_status(status) => {
-            failure(Kind::Temporary, &format!("status {status}"))
-        }
-        Some(status) => failure(Kind::Refused(status), ""),
-        None => failure(Kind::Final, "it doesn't speak HTTP"),
+        let (kind, reason) = match head.as_deref().and_then(parse_status) {
+            // More is to come (RFC 9110, section 15.2).
+            Some(100..=199) => continue,
+            Some(200..=299) => return Ok(stream.into_inner()),
+            Some(status) if is_temporary_status(status) => {
+                (Kind::Temporary, format!("status {status}"))
+            }
+            Some(status) => (Kind::Refused(status), String::new()),
+            None => (Kind::Final, "it doesn't speak HTTP".to_owned()),
+        };
+        return Err(TransportError::new(Stage::Proxy, kind, reason));
     }
 }
 
-fn request(details: &ConnectionDetails, proxy: &Proxy) -> String {
-    let target = host_and_port(details.uri);
+fn request(details: &ConnectionDetails) -> String {
+    let target = host_and_port(details.uri).unwrap_or_default();
+    let proxy = details.config.proxy();
     let mut request = format!("CONNECT {target} HTTP/1.1\r\nHost: {target}\r\n");
     if let AutoHeaderValue::Provided(agent) = details.config.user_agent() {
         request += &format!("User-Agent: {agent}\r\n");
     }
-    if let Some(user) = proxy.username() {
-        let password = proxy.password().unwrap_or_default();
+    if let Some(user) = proxy.and_then(Proxy::username) {
+        let password = proxy.and_then(Proxy::password).unwrap_or_default();
         request += &format!("Proxy-Authorization: {}\r\n", basic(user, password));
     }
     request + "\r\n"
