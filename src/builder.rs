@@ -51,7 +51,7 @@ pub struct ClientBuilder {
     roots: Result<RootCerts, String>,
     proxy: proxy::Setting,
     user_agent: String,
-    limits: Limits,
+    pub(crate) limits: Limits,
     events: Events,
 }
 
@@ -220,7 +220,6 @@ impl ClientBuilder {
         Ok(Http {
             agent: transport::agent(config.build(), resolver::system(self.events.clone())),
             base_url,
-            limits: self.limits,
             events: self.events.clone(),
         })
     }

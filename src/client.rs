@@ -112,25 +112,27 @@ impl Client {
         &self,
         tokens: &Tokens,
         resource: &Resource,
-        take: impl FnMut(Response, &Call<'_>) -> Result<T, AttemptError>,
+        take: impl FnMut(Response<'_>) -> Result<T, AttemptError>,
     ) -> Result<T, Error> {
         let operation = Operation::Read { resource: resource.path().to_owned() };
-        let call = self.call(operation, resource.as_str(), &tokens.secrets());
-        call.get(tokens.access_token(), take)
+        let mut call = self.call(operation, resource.as_str(), &tokens.secrets());
+        call.access_token = Some(tokens.access_token());
+        call.send(take)
     }
 
     fn call<'a>(&'a self, operation: Operation, resource: &str, secrets: &[&'a str]) -> Call<'a> {
-        let path = self.shared.http.base_url.path(resource);
+        let Shared { http, query: credentials, settings } = &*self.shared;
+        let path = http.base_url.path(resource);
         // The application's credentials are added to the query.
         let separator = match path.split_once('?') {
             None => "?",
             Some((_, query)) if query.is_empty() || query.ends_with('&') => "",
             Some(_) => "&",
         };
-        let target = path + separator + &self.shared.query;
-        let app_code = self.shared.settings.credentials.app_code.as_str();
-        let secrets = [&[app_code], secrets].concat();
-        Call { http: &self.shared.http, operation, target, body: String::new(), secrets }
+        let target = path + separator + credentials;
+        let secrets = [&[settings.credentials.app_code.as_str()], secrets].concat();
+        let (access_token, body, limits) = (None, String::new(), settings.limits);
+        Call { http, operation, target, access_token, body, secrets, limits }
     }
 }
 

@@ -11,8 +11,8 @@ use serde::de::DeserializeOwned;
 use serde_json::Value;
 
 use self::state::{History, State};
-use crate::http::body::{self, CopySummary, JsonCheck};
-use crate::http::{Call, Response, attempt::AttemptError, url::Resource};
+use crate::http::body::{CopySummary, JsonCheck};
+use crate::http::{Response, attempt::AttemptError, url::Resource};
 use crate::secret::{AccessToken, MAX_SECRET, Password, check_length};
 use crate::store::{MemoryStore, TokenStore};
 use crate::tokens::{Account, Tokens};
@@ -156,9 +156,7 @@ impl Session {
     /// [`max_body_size`](crate::ClientBuilder::max_body_size); and whatever else can go
     /// wrong with a call but [`Error::Output`].
     pub fn get<T: DeserializeOwned>(&self, resource: &str) -> Result<T, Error> {
-        self.call(resource, |response, call| {
-            body::read(response, call.http.limits.body, call)?.parse(call)
-        })
+        self.call(resource, |response| response.read()?.parse())
     }
 
     /// Copies a resource to a writer, byte for byte, in constant memory.
@@ -186,7 +184,7 @@ impl Session {
         check: JsonCheck,
         mut out: impl Write,
     ) -> Result<CopySummary, Error> {
-        self.call(resource, |response, call| body::copy(response, check, &mut out, call))
+        self.call(resource, |response| response.copy(check, &mut out))
     }
 
     /// Returns an access token for requests of the program's own: a fresh one, or one that
@@ -252,16 +250,16 @@ impl Session {
     fn call<T>(
         &self,
         resource: &str,
-        mut take: impl FnMut(Response, &Call<'_>) -> Result<T, AttemptError>,
+        mut take: impl FnMut(Response<'_>) -> Result<T, AttemptError>,
     ) -> Result<T, Error> {
         let resource =
             Resource::parse(resource).map_err(|reason| Error::invalid_input("resource", reason))?;
         let mut history = History::default();
         let mut tokens = self.usable_tokens(&mut history)?;
         loop {
-            let read = self.client().read(&tokens, &resource, |response, call| {
+            let read = self.client().read(&tokens, &resource, |response| {
                 history.first_use = None;
-                take(response, call)
+                take(response)
             });
             let error = match read {
                 Err(error) if error.status() == Some(401) => error,

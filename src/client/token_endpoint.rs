@@ -8,7 +8,7 @@ use serde_json::{json, value::RawValue};
 
 use super::Client;
 use crate::error::{Error, Stage};
-use crate::http::Call;
+use crate::http::{Call, Response};
 use crate::secret::{AccessToken, Password, RefreshToken};
 use crate::tokens::{Account, DEFAULT_LIFETIME, Tokens};
 
@@ -21,21 +21,21 @@ type Members<'a> = BTreeMap<String, &'a RawValue>;
 impl Client {
     /// Signs in with an e-mail address and a password.
     pub(crate) fn send_sign_in(&self, email: &str, password: &Password) -> Result<Tokens, Error> {
-        let mut call = self.call(self.sign_in_operation(email), "sign_in/", &[password.secret()]);
-        call.body = json!({ "email": email, "password": password.secret() }).to_string();
-        request_tokens(&call, self.shared.http.limits.retries, self.account(email), None)
+        let call = self.call(self.sign_in_operation(email), "sign_in/", &[password.secret()]);
+        let call = call.with_body(&json!({ "email": email, "password": password.secret() }));
+        request_tokens(&call, self.account(email), None)
     }
 
     /// Exchanges tokens, one of which is a refresh token, for new ones. The old ones may be
     /// of no more use then.
     pub(crate) fn send_refresh(&self, tokens: &Tokens, is_early: bool) -> Result<Tokens, Error> {
         let secrets = tokens.secrets();
-        let mut call = self.call(self.refresh_operation(), "sign_in/refresh", &secrets);
-        call.body = json!({ "access_token": secrets[0], "refresh_token": secrets[1] }).to_string();
+        let body = json!({ "access_token": secrets[0], "refresh_token": secrets[1] });
+        let operation = self.refresh_operation();
+        let mut call = self.call(operation, "sign_in/refresh", &secrets).with_body(&body);
         // A call that could go on with the token is held up by one request, not by retries.
-        let max_retries = if is_early { 0 } else { self.shared.http.limits.retries };
-        request_tokens(&call, max_retries, tokens.account(), tokens.refresh_token())
-            .map_err(refresh_error)
+        call.limits.retries = if is_early { 0 } else { call.limits.retries };
+        request_tokens(&call, tokens.account(), tokens.refresh_token()).map_err(refresh_error)
     }
 }
 
@@ -43,12 +43,11 @@ impl Client {
 /// kept if there is no new one (RFC 6749, section 6).
 fn request_tokens(
     call: &Call<'_>,
-    max_retries: u32,
     account: Account<'_>,
     old: Option<&RefreshToken>,
 ) -> Result<Tokens, Error> {
-    let response = call.post_json(max_retries)?;
-    let members: Members<'_> = response.parse(call).map_err(|failure| failure.error)?;
+    let response = call.send(Response::read)?;
+    let members: Members<'_> = response.parse().map_err(|failure| failure.error)?;
     let Some(access_token) = member::<String>(&members, "access_token") else {
         let words = call.redactor().error_excerpt(&response.bytes, None);
         let words = words.map_or_else(String::new, |words| format!("; the server says: {words}"));

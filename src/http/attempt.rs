@@ -4,7 +4,7 @@
 use std::io::ErrorKind::{InvalidData, UnexpectedEof};
 use std::{fmt, time::Duration};
 
-use ureq::{Timeout, http::Method, tls::RootCerts};
+use ureq::{Timeout, tls::RootCerts};
 
 use super::{Call, RESOLVE_TIMEOUT, certificates, redact};
 use crate::error::{Error, Stage};
@@ -15,7 +15,7 @@ pub(crate) struct AttemptError {
     pub(crate) error: Error,
     /// How long the server asks to wait.
     pub(crate) retry_after: Option<Duration>,
-    /// The server had closed an idle connection, so that another one will do.
+    /// The server had closed an idle connection, so that a GET may go over another one.
     pub(crate) was_idle: bool,
     /// Some of the response has been delivered.
     pub(crate) is_delivered: bool,
@@ -28,10 +28,11 @@ impl From<Error> for AttemptError {
 }
 
 impl AttemptError {
-    /// Whether the request may be sent again (RFC 9110, section 9.2.2).
-    pub(crate) fn may_repeat(&self, method: &Method) -> bool {
+    /// Whether the request, of an idempotent method or not, may be sent again (RFC 9110,
+    /// section 9.2.2).
+    pub(crate) fn may_repeat(&self, is_idempotent: bool) -> bool {
         let is_safe = match self.error {
-            _ if method.is_idempotent() => true,
+            _ if is_idempotent => true,
             // Before the exchange, no byte of the request is sent.
             Error::Transport { stage, .. } => stage != Stage::Exchange,
             Error::Status { status, .. } => matches!(status, 429 | 503),
@@ -40,30 +41,41 @@ impl AttemptError {
         is_safe && self.error.is_temporary() && !self.is_delivered
     }
 
-    /// A response that ended too early.
-    pub(crate) fn truncated(reason: String, call: &Call<'_>) -> Self {
-        let operation = call.operation.clone();
-        Error::InvalidResponse { operation, reason, is_truncated: true }.into()
+    /// The same failure, after so many bytes of the response have been delivered.
+    pub(crate) fn after_delivery(mut self, delivered: u64) -> Self {
+        use Error::{InvalidResponse, Transport};
+        self.is_delivered = delivered > 0;
+        if let InvalidResponse { reason, .. } | Transport { reason, .. } = &mut self.error
+            && self.is_delivered
+        {
+            reason.push_str("; the output is incomplete");
+        }
+        self
     }
+}
 
+impl Call<'_> {
     /// The failure of a request, or of reading its response, of whose body so many bytes
     /// have come if it has begun. (Of an error of a reader this unwraps ureq's own.)
-    pub(crate) fn exchange(
+    pub(super) fn failure(
+        &self,
         error: impl Into<ureq::Error>,
         received: Option<u64>,
-        call: &Call<'_>,
-    ) -> Self {
-        let bytes = received.unwrap_or(0);
-        let truncated = || Self::truncated(format!("cut short after {bytes} bytes"), call);
-        let invalid = |reason| Self::from(call.invalid_response(reason));
+    ) -> AttemptError {
+        let invalid = |reason: &str| self.invalid_response(reason).into();
+        let truncated = || {
+            let operation = self.operation.clone();
+            let reason = format!("cut short after {} bytes", received.unwrap_or(0));
+            Error::InvalidResponse { operation, reason, is_truncated: true }.into()
+        };
         match error.into() {
             ureq::Error::Other(error) => match error.downcast::<TransportError>() {
-                Ok(error) => error.into_attempt(call),
+                Ok(error) => error.into_attempt(self),
                 Err(_) => invalid("the response can't be read"),
             },
-            ureq::Error::Timeout(limit) => timed_out(limit, received, call).into(),
+            ureq::Error::Timeout(limit) => self.timed_out(limit, received).into(),
             ureq::Error::Io(error) if error.kind() != InvalidData => truncated(),
-            ureq::Error::Io(error) => TransportError::at(Stage::Exchange, error).into_attempt(call),
+            ureq::Error::Io(error) => TransportError::at(Stage::Exchange, error).into_attempt(self),
             #[cfg(feature = "gzip")]
             ureq::Error::Decompress(_, error) if error.kind() == UnexpectedEof => truncated(),
             #[cfg(feature = "gzip")]
@@ -77,37 +89,23 @@ impl AttemptError {
         }
     }
 
-    /// The same failure, after so many bytes of the response have been delivered.
-    pub(crate) fn after_delivery(mut self, delivered: u64) -> Self {
-        use Error::{InvalidResponse, Transport};
-        if delivered > 0 {
-            self.is_delivered = true;
-            if let InvalidResponse { reason, .. } | Transport { reason, .. } = &mut self.error {
-                reason.push_str("; the output is incomplete");
+    /// The error of a response that didn't come within a limit, or whose body didn't, of
+    /// which so many bytes have come if it has begun.
+    fn timed_out(&self, limit: Timeout, received: Option<u64>) -> Error {
+        let (whole, read) = (self.limits.call, self.limits.call.min(self.limits.read));
+        let seconds = if limit == Timeout::Global { whole } else { read }.as_secs_f64();
+        let host = &self.http.base_url.origin.authority;
+        let reason = match (received, limit) {
+            // It may as well be the limit of a read of the head that ends the wait for one.
+            (None, _) => format!("no response from {host} within {seconds} s"),
+            (Some(bytes), Timeout::Global) => {
+                format!("the response wasn't complete within {seconds} s, after {bytes} bytes")
             }
-        }
-        self
+            (Some(bytes), _) => format!("the response stalled for {seconds} s after {bytes} bytes"),
+        };
+        let (operation, stage) = (self.operation.clone(), Stage::Exchange);
+        Error::Transport { operation, stage, is_timeout: true, is_temporary: true, reason }
     }
-}
-
-/// The error of a response that didn't come within a limit, or whose body didn't, of which
-/// so many bytes have come if it has begun.
-fn timed_out(limit: Timeout, received: Option<u64>, call: &Call<'_>) -> Error {
-    let (whole, read) = (call.timeout(), call.timeout().min(call.http.limits.read));
-    let seconds = if limit == Timeout::Global { whole } else { read }.as_secs_f64();
-    let bytes = received.unwrap_or(0);
-    let reason = match limit {
-        // It may as well be the limit of a read of the head that ends the wait for one.
-        _ if received.is_none() => {
-            format!("no response from {} within {seconds} s", call.http.base_url.origin.authority)
-        }
-        Timeout::Global => {
-            format!("the response wasn't complete within {seconds} s, after {bytes} bytes")
-        }
-        _ => format!("the response stalled for {seconds} s after {bytes} bytes"),
-    };
-    let (operation, stage) = (call.operation.clone(), Stage::Exchange);
-    Error::Transport { operation, stage, is_timeout: true, is_temporary: true, reason }
 }
 
 /// Why there is no response, and how far the request got, which ureq's own errors don't
@@ -175,9 +173,9 @@ impl TransportError {
             format!("{self} {}", proxy.as_ref().unwrap_or(&call.http.base_url.origin.authority));
         let is_timeout = self.kind == Kind::Timeout;
         if is_timeout {
-            let limit = call.timeout().min(call.http.limits.connect);
-            let limit =
-                if self.stage == Stage::Resolve { limit.min(RESOLVE_TIMEOUT) } else { limit };
+            let longest =
+                if self.stage == Stage::Resolve { RESOLVE_TIMEOUT } else { Duration::MAX };
+            let limit = longest.min(call.limits.connect).min(call.limits.call);
             reason += &format!(" within {} s", limit.as_secs_f64());
         }
         if !self.reason.is_empty() {
@@ -186,7 +184,7 @@ impl TransportError {
         let is_temporary = is_timeout || self.kind == Kind::Temporary;
         let (operation, stage) = (call.operation.clone(), self.stage);
         let error = Error::Transport { operation, stage, is_timeout, is_temporary, reason };
-        AttemptError { was_idle: self.was_idle && is_temporary, ..error.into() }
+        AttemptError { was_idle: self.was_idle && is_temporary && call.is_get(), ..error.into() }
     }
 
     fn describe_tls(&mut self, call: &Call<'_>) {
@@ -223,25 +221,29 @@ mod tests {
     use crate::event::Events;
     use crate::http::url::BaseUrl;
     use crate::http::{Http, Limits};
+    use crate::secret::AccessToken;
 
     fn with_call<T>(test: impl FnOnce(&Call<'_>) -> T) -> T {
         let second = Duration::from_secs(1);
         let proxy = ureq::Proxy::new("http://user:proxy-password@p.example").unwrap();
+        let (call, connect, read) = (second * 12, second * 15, second * 5);
+        let limits = Limits { call, connect, read, body: 0, retries: 0 };
         let http = Http {
             agent: ureq::Agent::config_builder().proxy(Some(proxy)).build().into(),
             base_url: BaseUrl::parse("https://api.example").unwrap(),
-            limits: Limits {
-                call: second * 12,
-                connect: second * 15,
-                read: second * 5,
-                body: 0,
-                retries: 0,
-            },
             events: Events::default(),
         };
         let operation = Operation::Read { resource: "datasets/".to_owned() };
-        let (target, secrets) = ("/v1/datasets/".to_owned(), Vec::new());
-        test(&Call { http: &http, operation, target, body: String::new(), secrets })
+        let access_token = AccessToken::new("token").unwrap();
+        test(&Call {
+            http: &http,
+            operation,
+            target: "/v1/datasets/".to_owned(),
+            access_token: Some(&access_token),
+            body: String::new(),
+            secrets: Vec::new(),
+            limits,
+        })
     }
 
     const ALWAYS: [bool; 2] = [true, true];
@@ -250,13 +252,13 @@ mod tests {
 
     /// Whether a GET, and whether a POST, may be sent again.
     fn may_repeat(failure: &AttemptError) -> [bool; 2] {
-        [Method::GET, Method::POST].map(|method| failure.may_repeat(&method))
+        [true, false].map(|is_idempotent| failure.may_repeat(is_idempotent))
     }
 
     /// What a failure of the transport becomes on its way through ureq.
     fn travelled(error: TransportError) -> AttemptError {
         let error = ureq::Error::Other(error.into());
-        with_call(|call| AttemptError::exchange(error, None, call))
+        with_call(|call| call.failure(error, None))
     }
 
     fn io_error(kind: io::ErrorKind, text: &'static str) -> ureq::Error {
@@ -320,7 +322,7 @@ mod tests {
             (Timeout::PerRead, Some(9), "the response stalled for 5 s after 9 bytes"),
         ] {
             let error = ureq::Error::Timeout(limit);
-            let failure = with_call(|call| AttemptError::exchange(error, received, call));
+            let failure = with_call(|call| call.failure(error, received));
             assert_transport(&failure, Stage::Exchange, IF_IDEMPOTENT, text);
         }
     }
@@ -350,7 +352,7 @@ mod tests {
     #[test]
     fn what_tls_refuses_is_not_cut_short() {
         let error = io_error(io::ErrorKind::InvalidData, "received corrupt message");
-        let failure = with_call(|call| AttemptError::exchange(error, Some(5), call));
+        let failure = with_call(|call| call.failure(error, Some(5)));
         assert!(matches!(failure.error, Error::Transport { stage: Stage::Tls, .. }), "{failure:?}");
         assert_eq!(may_repeat(&failure), [false, false]);
     }
@@ -398,7 +400,7 @@ mod tests {
             (3, [false, false], "cut short after 5 bytes; the output is incomplete"),
         ] {
             let cut = io_error(io::ErrorKind::UnexpectedEof, "");
-            let failure = with_call(|call| AttemptError::exchange(cut, Some(5), call));
+            let failure = with_call(|call| call.failure(cut, Some(5)));
             let failure = failure.after_delivery(delivered);
             assert!(failure.error.is_temporary());
             assert_eq!(may_repeat(&failure), repeated);

@@ -1,6 +1,8 @@
 //! The bodies of responses: into memory, into a type, into a writer, or an excerpt of an
 //! error's.
 
+#[cfg(feature = "gzip")]
+use std::io::ErrorKind::UnexpectedEof;
 use std::io::{self, Read, Write};
 use std::{sync::Arc, time::Instant};
 
@@ -46,81 +48,134 @@ impl CopySummary {
     }
 }
 
-/// A body that was read into memory.
-pub(crate) struct Bytes {
-    pub(crate) bytes: Vec<u8>,
-    is_close_delimited: bool,
-}
-
-/// Whether the end of the connection is all that ends the body, so that one that was
-/// truncated can't be told from a whole one (RFC 9112, section 6.3).
-fn is_close_delimited(response: &Response) -> bool {
-    response.body().content_length().is_none()
-        && !response.headers().contains_key(header::TRANSFER_ENCODING)
-}
-
-fn content_type(response: &Response) -> Option<&str> {
-    response.headers().get(header::CONTENT_TYPE)?.to_str().ok()
-}
-
-/// Whether the body is in an encoding that ureq hasn't decoded.
-fn is_encoded(response: &Response) -> bool {
-    let mut encodings = response.headers().get_all(header::CONTENT_ENCODING).iter();
-    encodings.any(|value| !value.as_bytes().eq_ignore_ascii_case(b"identity"))
-}
-
-/// Returns a reader of the decoded body, and refuses one in an encoding that ureq doesn't
-/// decode. An empty one is empty whatever encoding it claims.
-fn reader(response: Response, call: &Call<'_>) -> Result<impl Read, AttemptError> {
-    let is_encoded = is_encoded(&response);
-    let mut reader = response.into_body().into_reader();
-    let mut first = [0];
-    let length = match reader.read(&mut first).map_err(ureq::Error::from) {
-        Ok(1) if is_encoded => {
-            return Err(call.invalid_response("the content encoding isn't supported").into());
-        }
-        Ok(length) => length as u64,
-        // ureq looks for gzip's header in an empty body as well.
-        #[cfg(feature = "gzip")]
-        Err(ureq::Error::Decompress(_, error)) if error.kind() == io::ErrorKind::UnexpectedEof => 0,
-        Err(error) => return Err(AttemptError::exchange(error, Some(0), call)),
-    };
-    let rest = if length == 0 { 0 } else { u64::MAX };
-    Ok(io::Cursor::new(first).take(length).chain(reader.take(rest)))
-}
-
-/// Reads a body whole, up to `limit` bytes.
-pub(crate) fn read(response: Response, limit: u64, call: &Call<'_>) -> Result<Bytes, AttemptError> {
-    let is_close_delimited = is_close_delimited(&response);
-    let mut bytes = Vec::new();
-    // The byte beyond the limit tells a longer body; reading to the end of a shorter
-    // one is what lets the connection serve the next call.
-    let mut reader = reader(response, call)?.take(limit.saturating_add(1));
-    let read = reader.read_to_end(&mut bytes);
-    read.map_err(|error| AttemptError::exchange(error, Some(bytes.len() as u64), call))?;
-    if bytes.len() as u64 > limit {
-        let reason = format!("the response is larger than the limit of {limit} bytes");
-        return Err(call.invalid_response(reason).into());
+impl Response<'_> {
+    /// Whether the end of the connection is all that ends the body, so that one that was
+    /// truncated can't be told from a whole one (RFC 9112, section 6.3).
+    fn is_close_delimited(&self) -> bool {
+        self.inner.body().content_length().is_none()
+            && !self.inner.headers().contains_key(header::TRANSFER_ENCODING)
     }
-    Ok(Bytes { bytes, is_close_delimited })
-}
 
-impl Bytes {
-    /// Parses the body as JSON.
-    pub(crate) fn parse<'a, T: Deserialize<'a>>(
-        &'a self,
-        call: &Call<'_>,
-    ) -> Result<T, AttemptError> {
+    /// Whether the body is in an encoding that ureq hasn't decoded.
+    fn is_encoded(&self) -> bool {
+        let mut encodings = self.inner.headers().get_all(header::CONTENT_ENCODING).iter();
+        encodings.any(|value| !value.as_bytes().eq_ignore_ascii_case(b"identity"))
+    }
+
+    /// Returns a reader of the decoded body, and refuses one in an encoding that ureq doesn't
+    /// decode. An empty one is empty whatever encoding it claims.
+    fn reader(&mut self) -> Result<impl Read, AttemptError> {
+        let (call, is_encoded) = (self.call, self.is_encoded());
+        let mut reader = self.inner.body_mut().as_reader();
+        let mut first = [0];
+        let length = match reader.read(&mut first).map_err(ureq::Error::from) {
+            Ok(1) if is_encoded => {
+                return Err(call.invalid_response("the content encoding isn't supported").into());
+            }
+            Ok(length) => length as u64,
+            // ureq looks for gzip's header in an empty body as well.
+            #[cfg(feature = "gzip")]
+            Err(ureq::Error::Decompress(_, error)) if error.kind() == UnexpectedEof => 0,
+            Err(error) => return Err(call.failure(error, Some(0))),
+        };
+        let rest = if length == 0 { 0 } else { u64::MAX };
+        Ok(io::Cursor::new(first).take(length).chain(reader.take(rest)))
+    }
+
+    /// Reads the body whole, up to the limit of the call.
+    pub(crate) fn read(mut self) -> Result<Self, AttemptError> {
+        let (call, limit, mut bytes) = (self.call, self.call.limits.body, Vec::new());
+        // The byte beyond the limit tells a longer body; reading to the end of a shorter
+        // one is what lets the connection serve the next call.
+        let read = self.reader()?.take(limit.saturating_add(1)).read_to_end(&mut bytes);
+        read.map_err(|error| call.failure(error, Some(bytes.len() as u64)))?;
+        if bytes.len() as u64 > limit {
+            let reason = format!("the response is larger than the limit of {limit} bytes");
+            return Err(call.invalid_response(reason).into());
+        }
+        Ok(Self { bytes, ..self })
+    }
+
+    /// Parses the body, which has been read, as JSON.
+    pub(crate) fn parse<'de, T: Deserialize<'de>>(&'de self) -> Result<T, AttemptError> {
         serde_json::from_slice(&self.bytes).map_err(|error| {
             let mut checker = json::Checker::new();
             let reason = match checker.feed(&self.bytes).and_then(|()| checker.finish()) {
                 _ if error.is_data() => format!("the JSON doesn't fit: {}", misfit(&error)),
-                Err(error) => return invalid_json(error, self.is_close_delimited, call),
+                Err(error) => return invalid_json(error, self.is_close_delimited(), self.call),
                 // It is well-formed all the same.
                 Ok(()) => "the JSON holds a number or an escape without a value".to_owned(),
             };
-            call.invalid_response(reason).into()
+            self.call.invalid_response(reason).into()
         })
+    }
+
+    /// Copies the body to `out` in constant memory.
+    pub(crate) fn copy(
+        mut self,
+        check: JsonCheck,
+        out: &mut dyn Write,
+    ) -> Result<CopySummary, AttemptError> {
+        let content_type = self.header(header::CONTENT_TYPE).map(str::to_owned);
+        let mut copied = CopySummary { bytes: 0, content_type };
+        let is_checked =
+            check == JsonCheck::Always || check == JsonCheck::IfDeclared && copied.is_json();
+        let checker = is_checked.then(json::Checker::new);
+        self.copy_chunks(checker, out, &mut copied.bytes)
+            .map_err(|error| error.after_delivery(copied.bytes))?;
+        Ok(copied)
+    }
+
+    /// Copies chunk by chunk what passes the check.
+    fn copy_chunks(
+        &mut self,
+        mut checker: Option<json::Checker>,
+        out: &mut dyn Write,
+        delivered: &mut u64,
+    ) -> Result<(), AttemptError> {
+        let (call, is_close_delimited) = (self.call, self.is_close_delimited());
+        let output = |error| Error::Output(Arc::new(error));
+        let (mut reader, mut chunk) = (self.reader()?, Vec::new());
+        // What fits into the first chunk is seen to its end before any of it is delivered.
+        let first = reader.by_ref().take(CHUNK as u64).read_to_end(&mut chunk);
+        let mut length = first.map_err(|error| call.failure(error, Some(chunk.len() as u64)))?;
+        let mut is_end = length < CHUNK;
+        loop {
+            if let Some(checker) = &mut checker {
+                let fed = checker.feed(&chunk[..length]);
+                fed.and_then(|()| if is_end { checker.finish() } else { Ok(()) })
+                    .map_err(|error| invalid_json(error, is_close_delimited, call))?;
+            }
+            out.write_all(&chunk[..length]).map_err(output)?;
+            *delivered += length as u64;
+            if is_end {
+                return out.flush().map_err(|error| output(error).into());
+            }
+            call.http.events.emit(&Event::Body { bytes: *delivered });
+            // From here on, what comes is delivered as it comes: the buffer is full-grown.
+            let read = reader.read(&mut chunk);
+            length = read.map_err(|error| call.failure(error, Some(*delivered)))?;
+            is_end = length == 0;
+        }
+    }
+
+    /// Returns what may be shown of the body of an error response. One that is read to its
+    /// end leaves the connection to the next call; one that is long, slow or broken isn't
+    /// worth waiting for, since the status is known.
+    pub(super) fn error_excerpt(mut self) -> Option<String> {
+        let (call, start) = (self.call, Instant::now());
+        let (mut body, mut chunk) = (Vec::new(), [0; 4096]);
+        let mut reader = self.inner.body_mut().as_reader().take(redact::SCAN_LIMIT as u64 + 1);
+        while start.elapsed() < call.limits.read {
+            let length = reader.read(&mut chunk).ok()?;
+            body.extend_from_slice(&chunk[..length]);
+            if length == 0 {
+                let content_type = self.header(header::CONTENT_TYPE);
+                let excerpt = call.redactor().error_excerpt(&body, content_type);
+                return excerpt.filter(|_| !self.is_encoded());
+            }
+        }
+        None
     }
 }
 
@@ -140,82 +195,7 @@ fn misfit(error: &serde_json::Error) -> String {
 }
 
 fn invalid_json(error: json::Error, is_close_delimited: bool, call: &Call<'_>) -> AttemptError {
-    let reason = error.to_string();
-    if error == json::Error::Unfinished && is_close_delimited {
-        return AttemptError::truncated(reason, call);
-    }
-    call.invalid_response(reason).into()
-}
-
-/// Copies a body to `out` in constant memory.
-pub(crate) fn copy(
-    response: Response,
-    check: JsonCheck,
-    out: &mut dyn Write,
-    call: &Call<'_>,
-) -> Result<CopySummary, AttemptError> {
-    let content_type = content_type(&response).map(str::to_owned);
-    let mut copied = CopySummary { bytes: 0, content_type };
-    let is_close_delimited = is_close_delimited(&response);
-    let is_checked =
-        check == JsonCheck::Always || check == JsonCheck::IfDeclared && copied.is_json();
-    let mut checker = is_checked.then(json::Checker::new);
-    let check = |chunk: &[u8], is_end| {
-        let Some(checker) = &mut checker else { return Ok(()) };
-        let fed = checker.feed(chunk);
-        fed.and_then(|()| if is_end { checker.finish() } else { Ok(()) })
-            .map_err(|error| invalid_json(error, is_close_delimited, call))
-    };
-    copy_checked(reader(response, call)?, check, out, call, &mut copied.bytes)
-        .map_err(|error| error.after_delivery(copied.bytes))?;
-    Ok(copied)
-}
-
-/// Copies chunk by chunk what passes `check`, which is also told of the end.
-fn copy_checked(
-    mut reader: impl Read,
-    mut check: impl FnMut(&[u8], bool) -> Result<(), AttemptError>,
-    out: &mut dyn Write,
-    call: &Call<'_>,
-    delivered: &mut u64,
-) -> Result<(), AttemptError> {
-    let output = |error| Error::Output(Arc::new(error));
-    let mut chunk = Vec::new();
-    // What fits into the first chunk is seen to its end before any of it is delivered.
-    let first = (&mut reader).take(CHUNK as u64).read_to_end(&mut chunk);
-    let mut length =
-        first.map_err(|error| AttemptError::exchange(error, Some(chunk.len() as u64), call))?;
-    let mut is_end = length < CHUNK;
-    loop {
-        check(&chunk[..length], is_end)?;
-        out.write_all(&chunk[..length]).map_err(output)?;
-        *delivered += length as u64;
-        if is_end {
-            return out.flush().map_err(|error| output(error).into());
-        }
-        call.http.events.emit(&Event::Body { bytes: *delivered });
-        // From here on, what comes is delivered as it comes: the buffer is full-grown.
-        let read = reader.read(&mut chunk);
-        length = read.map_err(|error| AttemptError::exchange(error, Some(*delivered), call))?;
-        is_end = length == 0;
-    }
-}
-
-/// Returns what may be shown of the body of an error response. One that is read to its
-/// end leaves the connection to the next call; one that is long, slow or broken isn't
-/// worth waiting for, since the status is known.
-pub(super) fn error_excerpt(response: Response, call: &Call<'_>) -> Option<String> {
-    let content_type = content_type(&response).map(str::to_owned);
-    let (start, is_encoded) = (Instant::now(), is_encoded(&response));
-    let mut reader = response.into_body().into_reader().take(redact::SCAN_LIMIT as u64 + 1);
-    let (mut body, mut chunk) = (Vec::new(), [0; 4096]);
-    while start.elapsed() < call.http.limits.read {
-        let length = reader.read(&mut chunk).ok()?;
-        body.extend_from_slice(&chunk[..length]);
-        if length == 0 {
-            let excerpt = call.redactor().error_excerpt(&body, content_type.as_deref());
-            return excerpt.filter(|_| !is_encoded);
-        }
-    }
-    None
+    let (operation, reason) = (call.operation.clone(), error.to_string());
+    let is_truncated = error == json::Error::Unfinished && is_close_delimited;
+    Error::InvalidResponse { operation, reason, is_truncated }.into()
 }

@@ -18,17 +18,15 @@ pub(crate) mod url;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
-use ureq::http::{self, HeaderMap, Method, Request, header, request::Builder};
-use ureq::{AsSendBody, Proxy};
+use serde_json::Value;
+use ureq::Proxy;
+use ureq::http::{self, HeaderName, header};
 
 use self::url::{BaseUrl, Redirect};
-use self::{attempt::AttemptError, body::Bytes, redact::Redactor};
+use self::{attempt::AttemptError, redact::Redactor};
 use crate::error::{Error, Operation};
 use crate::event::{Event, Events};
 use crate::secret::AccessToken;
-
-/// A response whose head has come.
-pub(crate) type Response = http::Response<ureq::Body>;
 
 /// How many redirects a GET follows.
 const MAX_REDIRECTS: usize = 5;
@@ -60,7 +58,6 @@ const RESOLVE_TIMEOUT: Duration = Duration::from_secs(10);
 pub(crate) struct Http {
     pub(crate) agent: ureq::Agent,
     pub(crate) base_url: BaseUrl,
-    pub(crate) limits: Limits,
     pub(crate) events: Events,
 }
 
@@ -70,19 +67,33 @@ pub(crate) struct Call<'a> {
     pub(crate) operation: Operation,
     /// Path and query (RFC 9112, section 3.2.1).
     pub(crate) target: String,
+    /// What a GET is authorized with. Without one, the request is a POST of JSON.
+    pub(crate) access_token: Option<&'a AccessToken>,
     /// The body of a POST.
     pub(crate) body: String,
     /// The secrets in the request. (The password of the proxy is one more of the call.)
     pub(crate) secrets: Vec<&'a str>,
+    pub(crate) limits: Limits,
+}
+
+/// A response whose head has come, and the call that it answers.
+pub(crate) struct Response<'a> {
+    call: &'a Call<'a>,
+    inner: http::Response<ureq::Body>,
+    /// The body, once it has been read.
+    pub(crate) bytes: Vec<u8>,
 }
 
 impl Call<'_> {
-    /// The limit of the whole call, each retry apart.
-    pub(crate) fn timeout(&self) -> Duration {
-        let Limits { call, read, .. } = self.http.limits;
-        // Of a sign-in and a refresh, the body is short and has to come whole.
-        let is_short = !matches!(self.operation, Operation::Read { .. });
-        if is_short { call.min(read) } else { call }
+    /// Makes it a POST of JSON, whose response is short and has to come whole.
+    pub(crate) fn with_body(self, json: &Value) -> Self {
+        let Limits { call, read, .. } = self.limits;
+        let limits = Limits { call: call.min(read), body: MAX_POST_RESPONSE, ..self.limits };
+        Self { body: json.to_string(), limits, ..self }
+    }
+
+    fn is_get(&self) -> bool {
+        self.access_token.is_some()
     }
 
     pub(crate) fn redactor(&self) -> Redactor<'_> {
@@ -93,115 +104,47 @@ impl Call<'_> {
         Redactor { secrets, sent_body: self.body.as_bytes(), resource }
     }
 
-    /// Sends a GET with a bearer token (RFC 6750, section 2.1) and hands the response, if
-    /// its status is 200, to `take`.
-    pub(crate) fn get<T>(
-        &self,
-        access_token: &AccessToken,
-        mut take: impl FnMut(Response, &Self) -> Result<T, AttemptError>,
-    ) -> Result<T, Error> {
-        let bearer = format!("Bearer {}", access_token.secret());
-        self.http.retry(&Method::GET, self.http.limits.retries, || {
-            let deadline = Instant::now() + self.timeout();
-            let mut attempt = || take(self.follow_redirects(&bearer, deadline)?, self);
-            // The server may have closed any of the idle connections, which shows only
-            // when a request has been sent over it.
-            for _ in 0..MAX_IDLE_CONNECTIONS {
-                match attempt() {
-                    Err(failure) if failure.was_idle => {}
-                    other => return other,
-                }
-            }
-            attempt()
-        })
-    }
-
-    fn follow_redirects(&self, bearer: &str, deadline: Instant) -> Result<Response, AttemptError> {
+    /// Sends the request and returns the response, after the redirects of a GET, if its
+    /// status is 200.
+    fn follow_redirects(&self, deadline: Instant) -> Result<Response<'_>, AttemptError> {
         let mut target = self.target.clone();
         for _ in 0..=MAX_REDIRECTS {
-            let request = Request::get(format!("{}{target}", self.http.base_url.origin))
-                // As the script in HERE's guide has it.
-                .header(header::CONTENT_TYPE, "text/plain")
-                .header(header::AUTHORIZATION, bearer);
-            let left = deadline.saturating_duration_since(Instant::now());
-            let response = self.send(request, (), left)?;
-            match self.redirect(&response) {
-                Some(Redirect::SameOrigin(location)) => target = location,
-                _ => return self.check_status(response),
+            let response = self.request(&target, deadline)?;
+            match response.redirect() {
+                Some(Redirect::SameOrigin(location)) if self.is_get() => target = location,
+                _ => return response.check_status(),
             }
             // Read to its end, the connection serves the next request.
-            body::error_excerpt(response, self);
+            response.error_excerpt();
         }
         Err(self.invalid_response(format!("redirected more than {MAX_REDIRECTS} times")).into())
     }
 
-    /// Sends a POST of JSON, which follows no redirect, and returns the body of the
-    /// response if its status is 200.
-    pub(crate) fn post_json(&self, max_retries: u32) -> Result<Bytes, Error> {
-        self.http.retry(&Method::POST, max_retries, || {
-            let request = Request::post(format!("{}{}", self.http.base_url.origin, self.target))
-                .header(header::CONTENT_TYPE, "application/json");
-            let response = self.send(request, self.body.as_str(), self.timeout())?;
-            body::read(self.check_status(response)?, MAX_POST_RESPONSE, self)
-        })
-    }
-
-    fn send(
-        &self,
-        request: Builder,
-        body: impl AsSendBody,
-        timeout: Duration,
-    ) -> Result<Response, AttemptError> {
-        let failure = |error| AttemptError::exchange(error, None, self);
-        let request = request.body(body).map_err(|error| failure(error.into()))?;
-        let (agent, events) = (&self.http.agent, &self.http.events);
-        let request = agent.configure_request(request).timeout_global(Some(timeout)).build();
-        let (method, path) = (request.method().as_str(), request.uri().path());
+    fn request(&self, target: &str, deadline: Instant) -> Result<Response<'_>, AttemptError> {
+        let Http { agent, base_url: BaseUrl { origin, .. }, events } = self.http;
+        let left = Some(deadline.saturating_duration_since(Instant::now()));
+        let path = target.split('?').next().unwrap_or(target);
         // Where a redirect leads is the server's own text.
         let is_ours = self.target.starts_with(path);
         let redacted = if is_ours { None } else { self.redactor().path(path) };
         let path = redacted.as_deref().unwrap_or(if is_ours { path } else { "…" });
-        events.emit(&Event::Request { method, host: &self.http.base_url.origin.authority, path });
-        let start = Instant::now();
-        let response = agent.run(request).map_err(failure)?;
-        let status = response.status().as_u16();
-        events.emit(&Event::Response { status, elapsed: start.elapsed() });
-        Ok(response)
-    }
-
-    /// Where a response redirects to, if it does (RFC 9110, section 15.4; 300, 304 and 305
-    /// name no other place for the same request).
-    fn redirect(&self, response: &Response) -> Option<Redirect> {
-        if !matches!(response.status().as_u16(), 301 | 302 | 303 | 307 | 308) {
-            return None;
-        }
-        let location = response.headers().get(header::LOCATION);
-        let location = location.and_then(|value| value.to_str().ok()).unwrap_or_default();
-        Some(url::redirect(&self.http.base_url.origin, location))
-    }
-
-    /// Returns the response if its status is 200.
-    fn check_status(&self, response: Response) -> Result<Response, AttemptError> {
-        let status = response.status().as_u16();
-        if status == 200 {
-            return Ok(response);
-        }
-        let operation = self.operation.clone();
-        if let Some(redirect) = self.redirect(&response) {
-            let to = match redirect {
-                Redirect::SameOrigin(target) => Some(target),
-                Redirect::CrossOrigin(origin) => origin.map(|origin| origin.to_string()),
-            };
-            let to = to.and_then(|to| self.redactor().path(to.split('?').next()?));
-            return Err(Error::Redirect { operation, status, to }.into());
-        }
-        let retry_after = retry_after(response.headers());
-        let text = body::error_excerpt(response, self).filter(|_| (400..=599).contains(&status));
-        let error = match status {
-            401 | 403 => Error::Unauthorized { operation, status, text },
-            _ => Error::Status { operation, status, text },
+        let method = if self.is_get() { "GET" } else { "POST" };
+        events.emit(&Event::Request { method, host: &origin.authority, path });
+        let (url, start) = (format!("{origin}{target}"), Instant::now());
+        let response = if let Some(access_token) = self.access_token {
+            // As the script in HERE's guide has it.
+            let request = agent.get(url).header(header::CONTENT_TYPE, "text/plain");
+            let bearer = format!("Bearer {}", access_token.secret());
+            let request = request.header(header::AUTHORIZATION, bearer);
+            request.config().timeout_global(left).build().call()
+        } else {
+            let request = agent.post(url).header(header::CONTENT_TYPE, "application/json");
+            request.config().timeout_global(left).build().send(&self.body)
         };
-        Err(AttemptError { retry_after, ..error.into() })
+        let inner = response.map_err(|error| self.failure(error, None))?;
+        let status = inner.status().as_u16();
+        events.emit(&Event::Response { status, elapsed: start.elapsed() });
+        Ok(Response { call: self, inner, bytes: Vec::new() })
     }
 
     pub(crate) fn invalid_response(&self, reason: impl Into<String>) -> Error {
@@ -210,11 +153,45 @@ impl Call<'_> {
     }
 }
 
-/// How long a response asks to wait (RFC 9110, section 10.2.3).
-fn retry_after(headers: &HeaderMap) -> Option<Duration> {
-    let value = headers.get(header::RETRY_AFTER)?.to_str().ok()?;
-    let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
-    date::retry_after(value.trim(), now.as_secs())
+impl Response<'_> {
+    /// The value of a header, if it is visible ASCII.
+    fn header(&self, name: HeaderName) -> Option<&str> {
+        self.inner.headers().get(name)?.to_str().ok()
+    }
+
+    /// Where the response redirects to, if it does (RFC 9110, section 15.4; 300, 304 and
+    /// 305 name no other place for the same request).
+    fn redirect(&self) -> Option<Redirect> {
+        let location = self.header(header::LOCATION).unwrap_or_default();
+        let is_redirect = matches!(self.inner.status().as_u16(), 301 | 302 | 303 | 307 | 308);
+        is_redirect.then(|| url::redirect(&self.call.http.base_url.origin, location))
+    }
+
+    /// Returns the response if its status is 200.
+    fn check_status(self) -> Result<Self, AttemptError> {
+        let (call, status) = (self.call, self.inner.status().as_u16());
+        if status == 200 {
+            return Ok(self);
+        }
+        let operation = call.operation.clone();
+        if let Some(redirect) = self.redirect() {
+            let to = match redirect {
+                Redirect::SameOrigin(target) => Some(target),
+                Redirect::CrossOrigin(origin) => origin.map(|origin| origin.to_string()),
+            };
+            let to = to.and_then(|to| call.redactor().path(to.split('?').next()?));
+            return Err(Error::Redirect { operation, status, to }.into());
+        }
+        let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_secs();
+        let retry_after = self.header(header::RETRY_AFTER);
+        let retry_after = retry_after.and_then(|value| date::retry_after(value, now));
+        let text = self.error_excerpt().filter(|_| (400..=599).contains(&status));
+        let error = match status {
+            401 | 403 => Error::Unauthorized { operation, status, text },
+            _ => Error::Status { operation, status, text },
+        };
+        Err(AttemptError { retry_after, ..error.into() })
+    }
 }
 
 /// Nothing that is locked here is left half-changed by a panic.

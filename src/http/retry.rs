@@ -2,11 +2,10 @@
 
 use std::collections::hash_map::RandomState;
 use std::hash::{BuildHasher, Hasher};
-use std::{thread, time::Duration};
+use std::thread;
+use std::time::{Duration, Instant};
 
-use ureq::http::Method;
-
-use super::{Http, attempt::AttemptError};
+use super::{Call, Limits, MAX_IDLE_CONNECTIONS, Response, attempt::AttemptError};
 use crate::{error::Error, event::Event};
 
 /// The first wait; each one after it is twice as long.
@@ -15,26 +14,31 @@ const FIRST_WAIT: Duration = Duration::from_millis(500);
 /// The longest wait, also of those that a server asks for.
 const LONGEST_WAIT: Duration = Duration::from_secs(60);
 
-impl Http {
-    /// Calls `attempt` until it succeeds, may not be repeated, or has been repeated
-    /// `max_retries` times.
-    pub(super) fn retry<T>(
-        &self,
-        method: &Method,
-        max_retries: u32,
-        mut attempt: impl FnMut() -> Result<T, AttemptError>,
+impl Call<'_> {
+    /// Sends the request, again if it may be, and hands the response, if its status is 200,
+    /// to `take`.
+    pub(crate) fn send<'a, T>(
+        &'a self,
+        mut take: impl FnMut(Response<'a>) -> Result<T, AttemptError>,
     ) -> Result<T, Error> {
-        for retries in 0..max_retries {
-            match attempt() {
-                Err(failure) if failure.may_repeat(method) => {
+        let Limits { call: timeout, retries: max_retries, .. } = self.limits;
+        let (mut retries, mut idle_connections) = (0, MAX_IDLE_CONNECTIONS);
+        let mut deadline = Instant::now() + timeout;
+        loop {
+            match self.follow_redirects(deadline).and_then(&mut take) {
+                // The server may have closed any of the idle connections, which shows only
+                // when a request has been sent over it.
+                Err(failure) if failure.was_idle && idle_connections > 0 => idle_connections -= 1,
+                Err(failure) if retries < max_retries && failure.may_repeat(self.is_get()) => {
                     let wait = wait(retries, failure.retry_after, random());
-                    self.events.emit(&Event::Retry { error: &failure.error, wait });
+                    self.http.events.emit(&Event::Retry { error: &failure.error, wait });
                     thread::sleep(wait);
+                    (retries, idle_connections) = (retries + 1, MAX_IDLE_CONNECTIONS);
+                    deadline = Instant::now() + timeout;
                 }
                 ended => return ended.map_err(|failure| failure.error),
             }
         }
-        attempt().map_err(|failure| failure.error)
     }
 }
 
