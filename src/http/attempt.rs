@@ -223,7 +223,7 @@ mod tests {
     use crate::http::{Http, Limits};
     use crate::secret::AccessToken;
 
-    fn with_call<T>(test: impl FnOnce(&Call<'_>) -> T) -> T {
+    fn with_call<T>(test: impl FnOnce(&mut Call<'_>) -> T) -> T {
         let second = Duration::from_secs(1);
         let proxy = ureq::Proxy::new("http://user:proxy-password@p.example").unwrap();
         let (call, connect, read) = (second * 12, second * 15, second * 5);
@@ -235,7 +235,7 @@ mod tests {
         };
         let operation = Operation::Read { resource: "datasets/".to_owned() };
         let access_token = AccessToken::new("token").unwrap();
-        test(&Call {
+        test(&mut Call {
             http: &http,
             operation,
             target: "/v1/datasets/".to_owned(),
@@ -382,14 +382,19 @@ mod tests {
     }
 
     #[test]
-    fn an_idle_connection_that_was_closed_is_made_up_for_and_no_alert_is() {
-        for (error, was_idle) in [
-            (io_error(io::ErrorKind::ConnectionReset, "reset"), true),
-            (io_error(io::ErrorKind::InvalidData, "received fatal alert: InternalError"), false),
-        ] {
+    fn an_idle_connection_that_was_closed_is_made_up_for_by_a_get_and_no_alert_is() {
+        let reset = || io_error(io::ErrorKind::ConnectionReset, "reset");
+        let alert = io_error(io::ErrorKind::InvalidData, "received fatal alert: InternalError");
+        for (error, is_get, was_idle) in
+            [(reset(), true, true), (reset(), false, false), (alert, true, false)]
+        {
             let error = TransportError::at(Stage::Exchange, error);
             let error = TransportError { was_idle: true, ..error };
-            assert_eq!(travelled(error).was_idle, was_idle);
+            let failure = with_call(|call| {
+                call.access_token = call.access_token.filter(|_| is_get);
+                call.failure(ureq::Error::Other(error.into()), None)
+            });
+            assert_eq!(failure.was_idle, was_idle);
         }
     }
 
