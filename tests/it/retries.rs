@@ -33,6 +33,16 @@ fn watch(builder: ClientBuilder) -> (ClientBuilder, Seen) {
 }
 
 #[test]
+fn a_retry_has_the_time_limit_of_the_call_anew() {
+    let server = FakeApi::start();
+    // The wait before the retry is longer than the limit.
+    let client = builder(&server.base_url()).timeout(Duration::from_millis(400)).max_retries(1);
+    let session = sign_in(&client.build().unwrap());
+    server.respond_once("/v1/", response("503 Service Unavailable", &[], b"{}"));
+    session.datasets().map(drop).unwrap();
+}
+
+#[test]
 fn each_status_is_retried_where_that_is_safe() {
     for (status, get, post) in [
         ("429 Too Many Requests", 3, 3),

@@ -212,5 +212,5 @@ fn a_response_without_end_is_not_read_into_memory() {
     });
     let client = builder(&server.base_url()).build().unwrap();
     let error = client.sign_in(EMAIL, &password()).unwrap_err();
-    assert!(error.to_string().contains("larger than the limit"), "{error}");
+    assert!(error.to_string().contains("larger than the limit of 1048576 bytes"), "{error}");
 }
