@@ -1,10 +1,10 @@
 //! The settings of a client, and their check.
 
-use std::{fmt, time::Duration};
+use std::{fmt, sync::Arc, time::Duration};
 
 use ureq::tls::{RootCerts, TlsConfig};
 
-use crate::event::{Event, Events};
+use crate::event::{Event, OnEvent};
 use crate::http::resolver::{self, POOL_IDLE_TIMEOUT};
 use crate::http::url::BaseUrl;
 use crate::http::{Http, Limits, MAX_IDLE_CONNECTIONS, certificates, proxy, transport};
@@ -52,7 +52,7 @@ pub struct ClientBuilder {
     proxy: proxy::Setting,
     user_agent: String,
     pub(crate) limits: Limits,
-    events: Events,
+    on_event: OnEvent,
 }
 
 impl ClientBuilder {
@@ -65,7 +65,7 @@ impl ClientBuilder {
             proxy: proxy::Setting::Direct,
             user_agent: concat!("here-datalens/", env!("CARGO_PKG_VERSION")).into(),
             limits: Limits { call: MAX_TIMEOUT, connect, read, body: 64 * 1024 * 1024, retries: 0 },
-            events: Events::default(),
+            on_event: Arc::new(|_| {}),
         }
     }
 
@@ -168,7 +168,7 @@ impl ClientBuilder {
     ///     .build();
     /// ```
     pub fn on_event(self, on_event: impl Fn(&Event<'_>) + Send + Sync + 'static) -> Self {
-        Self { events: Events::new(on_event), ..self }
+        Self { on_event: Arc::new(on_event), ..self }
     }
 
     /// Checks the settings that are plain values, and returns the base URL.
@@ -218,9 +218,9 @@ impl ClientBuilder {
             .max_idle_connections(MAX_IDLE_CONNECTIONS)
             .max_idle_connections_per_host(MAX_IDLE_CONNECTIONS);
         Ok(Http {
-            agent: transport::agent(config.build(), resolver::system(self.events.clone())),
+            agent: transport::agent(config.build(), resolver::system(self.on_event.clone())),
             base_url,
-            events: self.events.clone(),
+            on_event: self.on_event.clone(),
         })
     }
 }

@@ -10,7 +10,7 @@ use crate::http::url::{Resource, encode_segment};
 use crate::http::{Call, Http, Response, attempt::AttemptError};
 use crate::secret::Credentials;
 use crate::tokens::{Account, Tokens};
-use crate::{builder::ClientBuilder, event::Events};
+use crate::{builder::ClientBuilder, event::Event};
 
 /// A client of the API, for the credentials of one application.
 ///
@@ -87,8 +87,8 @@ impl Client {
         Account { base_url: self.base_url(), app_id: self.app_id(), email }
     }
 
-    pub(crate) fn events(&self) -> &Events {
-        &self.shared.http.events
+    pub(crate) fn emit(&self, event: &Event<'_>) {
+        (self.shared.http.on_event)(event);
     }
 
     /// The error of a session without tokens, or without a refresh token among them.

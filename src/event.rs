@@ -106,20 +106,5 @@ impl fmt::Display for Event<'_> {
     }
 }
 
-/// Whoever wants to know of events, if anybody does.
-#[derive(Clone, Default)]
-pub(crate) struct Events(Option<Arc<OnEvent>>);
-
-type OnEvent = dyn Fn(&Event<'_>) + Send + Sync;
-
-impl Events {
-    pub(crate) fn new(on_event: impl Fn(&Event<'_>) + Send + Sync + 'static) -> Self {
-        Self(Some(Arc::new(on_event)))
-    }
-
-    pub(crate) fn emit(&self, event: &Event<'_>) {
-        if let Some(on_event) = &self.0 {
-            on_event(event);
-        }
-    }
-}
+/// What is called for each event.
+pub(crate) type OnEvent = Arc<dyn Fn(&Event<'_>) + Send + Sync>;

@@ -218,10 +218,10 @@ mod tests {
 
     use super::*;
     use crate::error::Operation;
-    use crate::event::Events;
     use crate::http::url::BaseUrl;
     use crate::http::{Http, Limits};
     use crate::secret::AccessToken;
+    use std::sync::Arc;
 
     fn with_call<T>(test: impl FnOnce(&mut Call<'_>) -> T) -> T {
         let second = Duration::from_secs(1);
@@ -231,7 +231,7 @@ mod tests {
         let http = Http {
             agent: ureq::Agent::config_builder().proxy(Some(proxy)).build().into(),
             base_url: BaseUrl::parse("https://api.example").unwrap(),
-            events: Events::default(),
+            on_event: Arc::new(|_| {}),
         };
         let operation = Operation::Read { resource: "datasets/".to_owned() };
         let access_token = AccessToken::new("token").unwrap();

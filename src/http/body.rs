@@ -151,7 +151,7 @@ impl Response<'_> {
             if is_end {
                 return out.flush().map_err(|error| output(error).into());
             }
-            call.http.events.emit(&Event::Body { bytes: *delivered });
+            (call.http.on_event)(&Event::Body { bytes: *delivered });
             // From here on, what comes is delivered as it comes: the buffer is full-grown.
             let read = reader.read(&mut chunk);
             length = read.map_err(|error| call.failure(error, Some(*delivered)))?;

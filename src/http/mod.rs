@@ -25,7 +25,7 @@ use ureq::http::{self, HeaderName, header};
 use self::url::{BaseUrl, Redirect};
 use self::{attempt::AttemptError, redact::Redactor};
 use crate::error::{Error, Operation};
-use crate::event::{Event, Events};
+use crate::event::{Event, OnEvent};
 use crate::secret::AccessToken;
 
 /// How many redirects a GET follows.
@@ -58,7 +58,7 @@ const RESOLVE_TIMEOUT: Duration = Duration::from_secs(10);
 pub(crate) struct Http {
     pub(crate) agent: ureq::Agent,
     pub(crate) base_url: BaseUrl,
-    pub(crate) events: Events,
+    pub(crate) on_event: OnEvent,
 }
 
 /// One call of the API: a request, what it is about, and what nobody else may see of it.
@@ -121,7 +121,7 @@ impl Call<'_> {
     }
 
     fn request(&self, target: &str, deadline: Instant) -> Result<Response<'_>, AttemptError> {
-        let Http { agent, base_url: BaseUrl { origin, .. }, events } = self.http;
+        let Http { agent, base_url: BaseUrl { origin, .. }, on_event } = self.http;
         let left = Some(deadline.saturating_duration_since(Instant::now()));
         let path = target.split('?').next().unwrap_or(target);
         // Where a redirect leads is the server's own text.
@@ -129,7 +129,7 @@ impl Call<'_> {
         let redacted = if is_ours { None } else { self.redactor().path(path) };
         let path = redacted.as_deref().unwrap_or(if is_ours { path } else { "…" });
         let method = if self.is_get() { "GET" } else { "POST" };
-        events.emit(&Event::Request { method, host: &origin.authority, path });
+        on_event(&Event::Request { method, host: &origin.authority, path });
         let (url, start) = (format!("{origin}{target}"), Instant::now());
         let response = if let Some(access_token) = self.access_token {
             // As the script in HERE's guide has it.
@@ -143,7 +143,7 @@ impl Call<'_> {
         };
         let inner = response.map_err(|error| self.failure(error, None))?;
         let status = inner.status().as_u16();
-        events.emit(&Event::Response { status, elapsed: start.elapsed() });
+        on_event(&Event::Response { status, elapsed: start.elapsed() });
         Ok(Response { call: self, inner, bytes: Vec::new() })
     }
 

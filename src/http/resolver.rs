@@ -11,7 +11,7 @@ use ureq::{http::Uri, unversioned::resolver::DefaultResolver};
 use super::attempt::{Kind, TransportError};
 use super::{RESOLVE_TIMEOUT, lock};
 use crate::error::Stage;
-use crate::event::{Event, Events};
+use crate::event::{Event, OnEvent};
 
 /// How long an idle connection, and the addresses of the name, are kept: as long as ureq
 /// keeps connections by default.
@@ -24,7 +24,7 @@ pub(crate) struct CachingResolver {
     resolve: Box<Resolve>,
     latest: Mutex<Lookup>,
     finished: Condvar,
-    pub(crate) events: Events,
+    pub(crate) on_event: OnEvent,
 }
 
 /// Returns the addresses of a `host:port`.
@@ -49,9 +49,9 @@ impl Lookup {
 }
 
 /// The operating system's resolver.
-pub(crate) fn system(events: Events) -> CachingResolver {
+pub(crate) fn system(on_event: OnEvent) -> CachingResolver {
     let resolve = |name: &str| name.to_socket_addrs().map(Iterator::collect);
-    CachingResolver::new(Box::new(resolve), events)
+    CachingResolver::new(Box::new(resolve), on_event)
 }
 
 /// The `host:port` of a URL.
@@ -60,9 +60,9 @@ pub(crate) fn host_and_port(uri: &Uri) -> Option<String> {
 }
 
 impl CachingResolver {
-    pub(crate) fn new(resolve: Box<Resolve>, events: Events) -> Self {
+    pub(crate) fn new(resolve: Box<Resolve>, on_event: OnEvent) -> Self {
         let nothing = Lookup { is_running: false, addresses: Ok(vec![]), expiry: Instant::now() };
-        Self { resolve, latest: Mutex::new(nothing), finished: Condvar::new(), events }
+        Self { resolve, latest: Mutex::new(nothing), finished: Condvar::new(), on_event }
     }
 
     /// Returns the addresses of a URL's host, which is a name or an address.
@@ -76,9 +76,9 @@ impl CachingResolver {
         if lock(&self.latest).is_usable() {
             return self.look_up(name, limit);
         }
-        self.events.emit(&Event::Resolving { host });
+        (self.on_event)(&Event::Resolving { host });
         let addresses = self.look_up(name, limit)?;
-        self.events.emit(&Event::Resolved { host, addresses: &addresses });
+        (self.on_event)(&Event::Resolved { host, addresses: &addresses });
         Ok(addresses)
     }
 
@@ -129,10 +129,10 @@ mod tests {
 
     /// A resolver that tells of each lookup, and returns what the test answers.
     fn scripted() -> (Arc<CachingResolver>, Receiver<String>, Answers) {
-        scripted_with(Events::default())
+        scripted_with(Arc::new(|_| {}))
     }
 
-    fn scripted_with(events: Events) -> (Arc<CachingResolver>, Receiver<String>, Answers) {
+    fn scripted_with(on_event: OnEvent) -> (Arc<CachingResolver>, Receiver<String>, Answers) {
         let ((asked, questions), (sender, answers)) = (mpsc::channel(), mpsc::channel());
         let answers: Mutex<Receiver<Result<SocketAddr, &str>>> = Mutex::new(answers);
         let resolve = move |name: &str| {
@@ -140,7 +140,7 @@ mod tests {
             let answer = lock(&answers).recv().unwrap();
             answer.map(|address| vec![address]).map_err(io::Error::other)
         };
-        (Arc::new(CachingResolver::new(Box::new(resolve), events)), questions, sender)
+        (Arc::new(CachingResolver::new(Box::new(resolve), on_event)), questions, sender)
     }
 
     fn find(
@@ -175,8 +175,8 @@ mod tests {
     #[test]
     fn a_lookup_is_told_before_and_after_and_a_recent_one_is_not() {
         let (sender, told) = mpsc::channel();
-        let events = Events::new(move |event| sender.send(event.to_string()).unwrap());
-        let (resolver, _questions, answers) = scripted_with(events);
+        let on_event = move |event: &Event<'_>| sender.send(event.to_string()).unwrap();
+        let (resolver, _questions, answers) = scripted_with(Arc::new(on_event));
         answers.send(Ok(address(1))).unwrap();
         find(&resolver, LONG).unwrap();
         find(&resolver, LONG).unwrap();

@@ -31,7 +31,7 @@ impl Call<'_> {
                 Err(failure) if failure.was_idle && idle_connections > 0 => idle_connections -= 1,
                 Err(failure) if retries < max_retries && failure.may_repeat(self.is_get()) => {
                     let wait = wait(retries, failure.retry_after, random());
-                    self.http.events.emit(&Event::Retry { error: &failure.error, wait });
+                    (self.http.on_event)(&Event::Retry { error: &failure.error, wait });
                     thread::sleep(wait);
                     (retries, idle_connections) = (retries + 1, MAX_IDLE_CONNECTIONS);
                     deadline = Instant::now() + timeout;

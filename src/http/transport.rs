@@ -81,7 +81,7 @@ impl TrackedConnector {
             let tcp = TcpConnector::default().connect(&details, None::<()>)?;
             *lock(&self.last_used) = Some(address);
             let host = uri.host().unwrap_or_default();
-            self.resolver.events.emit(&Event::Connected { host, address });
+            (self.resolver.on_event)(&Event::Connected { host, address });
             tcp.map(Transport::boxed).map(Stream::over).ok_or(Error::ConnectionFailed)
         };
         let stream = first_of(candidates, || time_left(details), connect)?;
@@ -219,7 +219,6 @@ mod tests {
     use std::time::Instant;
 
     use super::*;
-    use crate::event::Events;
 
     /// Resolves each lookup to the next of these answers, and the last one over again.
     fn answers(answers: impl Into<Vec<Vec<SocketAddr>>>) -> CachingResolver {
@@ -228,7 +227,7 @@ mod tests {
             let lookup = lookups.fetch_add(1, Ordering::SeqCst);
             Ok(answers[lookup.min(answers.len() - 1)].clone())
         };
-        CachingResolver::new(Box::new(resolve), Events::default())
+        CachingResolver::new(Box::new(resolve), Arc::new(|_| {}))
     }
 
     fn agent_for(addresses: &[SocketAddr], connect_limit: Duration) -> ureq::Agent {
@@ -404,7 +403,7 @@ mod tests {
         let short = Some(Duration::from_millis(20));
         let config = || ureq::Agent::config_builder().proxy(None);
         for config in [config().timeout_connect(short), config().timeout_global(short)] {
-            let resolver = CachingResolver::new(Box::new(hanging), Events::default());
+            let resolver = CachingResolver::new(Box::new(hanging), Arc::new(|_| {}));
             let agent = agent(config.build(), resolver);
             let error = connect_error(agent.get(URL).call());
             assert_eq!((error.stage, error.kind), (Stage::Resolve, Kind::Timeout), "{error:?}");

@@ -65,7 +65,6 @@ impl Session {
     /// Refreshes the tokens, unless they are of use. The error of a store that can't be
     /// used is taken for that of the refresh.
     fn refresh(&self, store: Result<(), Error>, call: &mut History) -> Result<Arc<Tokens>, Error> {
-        let events = self.client().events();
         let mut now = SystemTime::now();
         loop {
             let (tokens, is_early) = match self.plan(now, call) {
@@ -74,14 +73,14 @@ impl Session {
                 Err(error) => return Err(store.err().unwrap_or(error)),
             };
             let refreshed = store.clone().and_then(|()| {
-                events.emit(&Event::Refreshing);
+                self.client().emit(&Event::Refreshing);
                 let tokens = self.client().send_refresh(&tokens, is_early)?;
                 let tokens = self.state().renewed(tokens, call);
-                events.emit(&Event::Refreshed);
+                self.client().emit(&Event::Refreshed);
                 Ok(tokens)
             });
             let Err(error) = refreshed else { return refreshed };
-            events.emit(&Event::RefreshFailed { error: &error });
+            self.client().emit(&Event::RefreshFailed { error: &error });
             if !is_early {
                 return Err(error);
             }
@@ -111,7 +110,7 @@ impl Session {
     ) -> Result<Arc<Tokens>, Error> {
         let name = self.shared.store.name();
         if !name.is_empty() {
-            self.client().events().emit(&Event::Locking { store: &name });
+            self.client().emit(&Event::Locking { store: &name });
         }
         let mut result = None;
         let updated = self.shared.store.update(&mut |stored| {
