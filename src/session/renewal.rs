@@ -115,16 +115,15 @@ impl Session {
         let mut result = None;
         let updated = self.shared.store.update(&mut |stored| {
             result = Some(self.adopt(Ok(stored)).and_then(|()| renew()));
-            self.state().new_tokens()
+            self.state().new_tokens().map(|tokens| Tokens::clone(tokens))
         });
         let Some(result) = result else {
             let nothing = || io::Error::other("it didn't let the tokens be renewed");
             return Err(self.store_error(updated.err().unwrap_or_else(nothing), false));
         };
-        let new_tokens = self.state().new_tokens();
-        if new_tokens.is_some() {
+        if self.state().new_tokens().is_some() {
             updated.map_err(|error| self.store_error(error, true))?;
-            self.adopt(Ok(new_tokens))?;
+            self.state().stored();
         }
         result
     }

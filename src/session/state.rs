@@ -145,8 +145,7 @@ impl State {
         }
         if let Some(tokens) = &stored {
             tokens.check_account(account)?;
-            // If the store is empty later on, somebody emptied it.
-            self.superseded.take_if(|superseded| superseded.is_none());
+            self.stored();
         }
         if self.tokens != stored {
             self.hold(stored);
@@ -218,9 +217,13 @@ impl State {
     }
 
     /// The tokens that this turn has brought.
-    pub(super) fn new_tokens(&self) -> Option<Tokens> {
-        let is_new = self.known.renewed_in == Some(self.turn);
-        self.tokens.as_deref().filter(|_| is_new).cloned()
+    pub(super) fn new_tokens(&self) -> Option<&Arc<Tokens>> {
+        self.tokens.as_ref().filter(|_| self.known.renewed_in == Some(self.turn))
+    }
+
+    /// There are tokens in the store: if it is empty later on, somebody emptied it.
+    pub(super) fn stored(&mut self) {
+        self.superseded.take_if(|superseded| superseded.is_none());
     }
 
     fn hold(&mut self, tokens: Option<Arc<Tokens>>) {
@@ -836,7 +839,7 @@ mod tests {
                 },
                 At::Write => {
                     self.lock = None;
-                    let new_tokens = self.state.new_tokens();
+                    let new_tokens = self.state.new_tokens().map(|tokens| Tokens::clone(tokens));
                     assert!(new_tokens.is_some(), "what was refreshed is stored");
                     if way == 0 {
                         self.store = new_tokens;
@@ -847,7 +850,7 @@ mod tests {
                     }
                 }
                 At::Stored => {
-                    self.state.adopt(self.state.new_tokens(), ACCOUNT).unwrap();
+                    self.state.stored();
                     caller.at = At::EndTurn;
                 }
                 At::EndTurn => {
@@ -861,7 +864,7 @@ mod tests {
                     };
                     let is_success = self.state.known.renewed_in == Some(self.state.turn);
                     assert!(is_success || !is_refreshed, "a success is everybody's");
-                    let brought = self.state.new_tokens().map(|tokens| number(&tokens));
+                    let brought = self.state.new_tokens().map(|tokens| number(tokens));
                     self.state.end_turn();
                     for waits in self.callers.iter_mut().filter(|caller| caller.at == At::Wait) {
                         waits.is_failed |= result.is_err() && brought.is_none();
