@@ -57,8 +57,8 @@ impl FileStore {
 
     fn open(&self, write: bool) -> io::Result<File> {
         let opened = open_regular(&self.path, write);
-        let file = opened.map_err(|error| match self.foreign(user_id()) {
-            Some(foreign) if error.kind() == ErrorKind::PermissionDenied => foreign,
+        let file = opened.map_err(|error| match user_id().and_then(|user| self.foreign(user)) {
+            Ok(Some(foreign)) if error.kind() == ErrorKind::PermissionDenied => foreign,
             // It is no regular file.
             _ if error.kind() == ErrorKind::Other => refused(format!("can't open it: {error}")),
             _ => context("can't open it")(error),
@@ -71,10 +71,10 @@ impl FileStore {
     }
 
     /// Returns the refusal of a file that belongs to another user than this one.
-    fn foreign(&self, user: io::Result<u32>) -> Option<io::Error> {
-        let (user, owner) = (user.ok()?, fs::symlink_metadata(&self.path).ok()?.uid());
+    fn foreign(&self, user: u32) -> io::Result<Option<io::Error>> {
+        let owner = fs::symlink_metadata(&self.path)?.uid();
         let reason = format!("it belongs to another user, whose id is {owner}");
-        (owner != user).then(|| refused(reason))
+        Ok((owner != user).then(|| refused(reason)))
     }
 
     fn read(&self) -> io::Result<Option<Stored>> {
@@ -115,7 +115,7 @@ impl FileStore {
     /// Renames a copy over the file, which shows whether it can be replaced.
     fn is_mount_point(&self, bytes: &[u8]) -> io::Result<bool> {
         let copy = OpenFile::create_temporary(&self.path)?;
-        if let Some(foreign) = self.foreign(Ok(copy.file.metadata()?.uid())) {
+        if let Some(foreign) = self.foreign(copy.file.metadata()?.uid())? {
             // Renamed over it, a copy would be ours. A hard link changes nothing, and can't
             // leave its mount either.
             let link = copy.path.clone();
@@ -220,4 +220,18 @@ fn parse_torn(bytes: &[u8]) -> Option<Tokens> {
     let mut json = bytes.get(..account)?.to_vec();
     json.extend_from_slice(br#","access_token":"torn","issued_at":0,"expires_at":0}"#);
     parse(&json)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_file_that_was_removed_is_not_brought_back_by_the_rehearsal() {
+        let directory = tempfile::tempdir().unwrap();
+        let store = FileStore::new(directory.path().join("session"));
+        let error = store.is_mount_point(b"old").unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::NotFound);
+        assert_eq!(fs::read_dir(directory.path()).unwrap().count(), 0);
+    }
 }
