@@ -214,14 +214,13 @@ impl std::error::Error for TransportError {}
 
 #[cfg(test)]
 mod tests {
-    use std::io;
+    use std::{io, sync::Arc};
 
     use super::*;
     use crate::error::Operation;
     use crate::http::url::BaseUrl;
     use crate::http::{Http, Limits};
     use crate::secret::AccessToken;
-    use std::sync::Arc;
 
     fn with_call<T>(test: impl FnOnce(&mut Call<'_>) -> T) -> T {
         let second = Duration::from_secs(1);

@@ -98,7 +98,7 @@ impl Session {
     }
 
     /// Takes up what was loaded.
-    pub(super) fn adopt(&self, loaded: io::Result<Option<Tokens>>) -> Result<(), Error> {
+    fn adopt(&self, loaded: io::Result<Option<Tokens>>) -> Result<(), Error> {
         let adopted = loaded.and_then(|stored| self.state().adopt(stored, self.account()));
         adopted.map_err(|error| self.store_error(error, false))
     }
@@ -134,7 +134,7 @@ impl Session {
 }
 
 /// The turn to renew the tokens, which ends when this is dropped, by a panic as well.
-pub(super) struct Turn<'a>(&'a Session);
+struct Turn<'a>(&'a Session);
 
 impl Drop for Turn<'_> {
     fn drop(&mut self) {
