@@ -8,7 +8,7 @@ use here_datalens::{AccessToken, Client, Credentials, Error, MemoryStore, Passwo
 use crate::support::client::{
     builder, client, password, session_with_token, sign_in, signed_in, tokens,
 };
-use crate::support::fake_api::http::response;
+use crate::support::fake_api::http::{json_response, response};
 use crate::support::fake_api::scripted_server::{ScriptedServer, respond};
 use crate::support::fake_api::{APP_CODE, APP_ID, EMAIL, FakeApi, PASSWORD};
 use crate::support::logger;
@@ -105,6 +105,31 @@ fn events_hold_no_secret() {
         assert!(seen.contains(words), "{words}: {seen}");
     }
     assert_no_secret("events", &seen);
+}
+
+#[test]
+fn the_path_of_a_redirect_that_holds_a_secret_is_left_out_of_events() {
+    let seen = Arc::new(Mutex::new(String::new()));
+    let theirs = Arc::clone(&seen);
+    let server = FakeApi::start();
+    let client = builder(&server.base_url())
+        .on_event(move |event| *theirs.lock().unwrap() += &format!("{event}\n"))
+        .build()
+        .unwrap();
+    let session = session_with_token(&client, "own-access-token");
+    for (path, shown) in [
+        ("/v1/elsewhere", "GET /v1/elsewhere at"),
+        ("/v1/x/own-access-token", "GET … at"),
+        ("/v1/0123456789abcdef01234567", "GET /v1/… at"),
+    ] {
+        let location = format!("Location: {path}");
+        server.respond_once("/v1/datasets", response("302 Found", &[&location], b""));
+        server.respond_once(path, json_response("200 OK", "[]"));
+        session.datasets().unwrap();
+        let seen = std::mem::take(&mut *seen.lock().unwrap());
+        assert!(seen.contains(shown), "{path}: {seen}");
+        assert!(!seen.contains("own-access-token"), "{seen}");
+    }
 }
 
 #[test]

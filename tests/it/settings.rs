@@ -45,6 +45,40 @@ fn settings_that_cannot_be_used_are_refused_by_build() {
 }
 
 #[test]
+fn the_first_setting_that_cannot_be_used_is_named_however_they_were_set() {
+    let client = |app_code| Client::builder(Credentials::new("id", app_code));
+    let bad = |app_code| {
+        let builder = client(app_code).root_certificates("").proxy("").user_agent("");
+        builder.read_timeout(Duration::ZERO).timeout(Duration::ZERO).base_url("x")
+    };
+    let url = "https://example.com";
+    let time = Duration::from_secs(1);
+    for (name, builder) in [
+        ("app code", bad("")),
+        ("base URL", bad("code")),
+        ("timeout", bad("code").base_url(url)),
+        ("read timeout", bad("code").base_url(url).timeout(time)),
+        ("user agent", bad("code").base_url(url).timeout(time).read_timeout(time)),
+        ("proxy", client("code").root_certificates("").proxy("")),
+        ("root certificates", client("code").root_certificates("").proxy("http://x")),
+    ] {
+        let error = builder.build().unwrap_err();
+        assert!(matches!(error, Error::InvalidInput { name: got, .. } if got == name), "{error:?}");
+    }
+}
+
+#[test]
+fn of_a_setting_that_is_given_twice_the_last_one_counts() {
+    let good = rcgen::generate_simple_self_signed(Vec::new()).unwrap().cert.pem();
+    let builder = || Client::builder(Credentials::new("id", "code"));
+    assert!(builder().root_certificates("").root_certificates(good.as_str()).build().is_ok());
+    assert!(builder().root_certificates(good).root_certificates("").build().is_err());
+    assert!(builder().user_agent("").proxy("").user_agent("a").proxy("http://x").build().is_ok());
+    #[cfg(feature = "platform-verifier")]
+    assert!(builder().root_certificates("").platform_certificates().build().is_ok());
+}
+
+#[test]
 fn limits_of_any_length_are_accepted_without_a_panic() {
     let server = FakeApi::start();
     for limit in [Duration::from_nanos(1), Duration::MAX] {
