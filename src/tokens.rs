@@ -123,13 +123,12 @@ impl Tokens {
 
     /// Refuses tokens of another account than this one.
     pub(crate) fn check_account(&self, ours: Account<'_>) -> io::Result<()> {
-        let theirs = self.account();
-        let what = match theirs {
-            _ if theirs == ours => return Ok(()),
-            _ if theirs.base_url != ours.base_url => "base URL",
-            _ if theirs.app_id != ours.app_id => "app id",
-            _ => "user name",
-        };
+        let parts = [
+            ("base URL", self.base_url == ours.base_url),
+            ("app id", self.app_id == ours.app_id),
+            ("user name", self.email == ours.email),
+        ];
+        let Some((what, _)) = parts.iter().find(|(_, is_same)| !is_same) else { return Ok(()) };
         let reason = format!("it belongs to another account: its {what} differs");
         Err(io::Error::new(io::ErrorKind::InvalidInput, reason))
     }

@@ -168,9 +168,9 @@ impl TransportError {
         if self.stage == Stage::Tls && self.kind == Kind::Final {
             self.describe_tls(call);
         }
-        let proxy = self.proxy.as_ref().map(|proxy| format!("the proxy {proxy}"));
-        let mut reason =
-            format!("{self} {}", proxy.as_ref().unwrap_or(&call.http.base_url.origin.authority));
+        let host = || call.http.base_url.origin.authority.clone();
+        let peer = self.proxy.as_ref().map_or_else(host, |proxy| format!("the proxy {proxy}"));
+        let mut reason = format!("{self} {peer}");
         let is_timeout = self.kind == Kind::Timeout;
         if is_timeout {
             let longest =

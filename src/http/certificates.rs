@@ -5,7 +5,7 @@ use std::borrow::Cow;
 use ureq::tls::Certificate;
 
 use super::{date::format_date, redact::Redactor};
-use crate::Stage;
+use crate::error::Stage;
 
 /// The most names of a certificate that a message lists.
 const MAX_NAMES: usize = 5;

@@ -56,19 +56,19 @@ impl Redactor<'_> {
     pub(crate) fn error_excerpt(&self, body: &[u8], content_type: Option<&str>) -> Option<String> {
         let text = String::from_utf8_lossy(body);
         let excerpt = excerpt(&text, content_type)?;
-        self.show(self.hide(&excerpt), [&excerpt, &text])
+        self.show(self.hide(&excerpt), &excerpt, &text)
     }
 
     /// Returns what may be shown of a short text that comes from elsewhere.
     pub(crate) fn line(&self, text: &str) -> Option<String> {
-        self.show(self.hide(text), [text, text])
+        self.show(self.hide(text), text, text)
     }
 
     /// Returns what may be shown of a URL's path, or of an origin, from elsewhere: segment by
     /// segment, as a run of token characters may hold slashes.
     pub(crate) fn path(&self, path: &str) -> Option<String> {
         let segments = path.split('/').map(|segment| self.hide(segment));
-        self.show(segments.collect::<Vec<_>>().join("/"), [path, path])
+        self.show(segments.collect::<Vec<_>>().join("/"), path, path)
     }
 
     /// The first line of defence.
@@ -76,10 +76,9 @@ impl Redactor<'_> {
         self.hide_runs(&hide_named_values(&sanitize(text)))
     }
 
-    /// The second line of defence, for a line out of the first text, which is an excerpt of
-    /// the second.
-    fn show(&self, mut line: String, texts: [&str; 2]) -> Option<String> {
-        if texts[1].len() > SCAN_LIMIT || self.contains_secret(texts) {
+    /// The second line of defence, for a line out of an excerpt of the source.
+    fn show(&self, mut line: String, excerpt: &str, source: &str) -> Option<String> {
+        if source.len() > SCAN_LIMIT || self.contains_secret([excerpt, source]) {
             return None;
         }
         if let Some((end, _)) = line.char_indices().nth(SHOWN_LIMIT) {

@@ -74,7 +74,7 @@ impl TrackedConnector {
     /// Connects to the host of a URL, to the first of its addresses that accepts.
     fn connect_to(&self, details: &ConnectionDetails, uri: &Uri) -> Result<Stream, TransportError> {
         let candidates = self.candidates(details, uri)?;
-        let connect = |address, limit: Duration| {
+        let attempt = |address, limit: Duration| {
             let mut details = step(details, uri);
             details.addrs.push(address);
             details.timeout.after = limit.into();
@@ -84,7 +84,7 @@ impl TrackedConnector {
             (self.resolver.on_event)(&Event::Connected { host, address });
             tcp.map(Transport::boxed).map(Stream::over).ok_or(Error::ConnectionFailed)
         };
-        let stream = first_of(candidates, || time_left(details), connect)?;
+        let stream = first_of(candidates, || time_left(details), attempt)?;
         self.handshake(&step(details, uri), stream)
     }
 
@@ -160,7 +160,7 @@ impl Stream {
         Self { inner, is_whole: false, awaits_response: false, reused: false }
     }
 
-    /// What ureq is told of a failure: of one before the response, how it came to that.
+    /// What ureq is told of a failure; of one before the response, how far the request got.
     fn failure(&self, error: Error) -> Error {
         if !self.awaits_response || matches!(error, Error::Timeout(_)) {
             return error;

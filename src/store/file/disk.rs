@@ -37,9 +37,9 @@ impl OpenFile {
         Ok(lock)
     }
 
-    /// Opens a file and locks it. It is opened anew for each attempt, so that who waits for
-    /// a file that was removed or replaced goes on with the one that took its place, and who
-    /// would have made one with one that somebody else has just made.
+    /// Opens a file and locks it. It is opened anew for each attempt: who waits for one that
+    /// was removed or replaced gets the one in its place, and who would make one gets what
+    /// somebody else has just made.
     pub(super) fn open_locked(
         path: &Path,
         open: impl Fn() -> io::Result<File>,
@@ -108,8 +108,9 @@ impl Drop for OpenFile {
     }
 }
 
-/// Opens a regular file, and nothing else: opening a pipe may block. Looks before and
-/// after, as std doesn't know the flags O_NOFOLLOW and O_NONBLOCK.
+/// Opens a regular file; anything else is an error of the kind `Other`, since opening a
+/// pipe may block. Looks before and after, as std doesn't know the flags O_NOFOLLOW and
+/// O_NONBLOCK.
 pub(super) fn open_regular(path: &Path, write: bool) -> io::Result<File> {
     loop {
         let seen = fs::symlink_metadata(path)?;
