@@ -73,7 +73,7 @@ const NO_SIGNAL: c_int = 0;
 
 /// Defers signals while what a request brings has to be stored: from the request on, but for
 /// the time in which a name is looked up and connected to, or a request waits to be repeated.
-/// What follows the storing ends that: the next request, or whoever made the call.
+/// What follows the storing ends that: the next lock or request, or whoever made the call.
 pub(crate) fn follow(event: &Event<'_>, is_stored: bool) {
     /// Whether the latest request is one for tokens, a sign-in or a refresh, and they are
     /// stored.
@@ -81,7 +81,9 @@ pub(crate) fn follow(event: &Event<'_>, is_stored: bool) {
     match event {
         Event::Request { method, .. } => RENEWS.store(is_stored && *method == "POST", SeqCst),
         Event::Connected { .. } => {}
-        Event::Resolving { .. } | Event::Retry { .. } => return end_deferral(),
+        Event::Resolving { .. } | Event::Retry { .. } | Event::Locking { .. } => {
+            return end_deferral();
+        }
         _ => return,
     }
     if RENEWS.load(SeqCst) { defer() } else { end_deferral() }
@@ -266,6 +268,31 @@ mod tests {
         assert_eq!(status.signal(), Some(SIGTERM));
         assert!(output.contains("after the section"), "{output}");
         assert!(!output.contains("still there"), "{output}");
+    }
+
+    #[test]
+    fn signals_are_deferred_from_a_request_for_tokens_to_what_follows_their_storing() {
+        let request = |method| Event::Request { method, host: "", path: "" };
+        let (resolving, locking) = (Event::Resolving { host: "" }, Event::Locking { store: "" });
+        let address = ([127, 0, 0, 1], 443).into();
+        let connected = Event::Connected { host: "", address };
+        for (event, is_stored, deferred) in [
+            (&locking, true, NOT_DEFERRING),
+            (&request("POST"), false, NOT_DEFERRING),
+            (&connected, false, NOT_DEFERRING),
+            (&request("POST"), true, NO_SIGNAL),
+            (&resolving, true, NOT_DEFERRING),
+            (&connected, true, NO_SIGNAL),
+            (&Event::Refreshed, true, NO_SIGNAL),
+            // Waiting for whoever refreshes next.
+            (&locking, true, NOT_DEFERRING),
+            (&request("POST"), true, NO_SIGNAL),
+            (&request("GET"), true, NOT_DEFERRING),
+            (&connected, true, NOT_DEFERRING),
+        ] {
+            follow(event, is_stored);
+            assert_eq!(DEFERRED.load(SeqCst), deferred, "{event:?}");
+        }
     }
 
     /// Without it, a signal would cut off what the section reads.
