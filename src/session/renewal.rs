@@ -82,6 +82,8 @@ impl Session {
             let Err(error) = refreshed else { return refreshed };
             self.client().emit(&Event::RefreshFailed { error: &error });
             if !is_early {
+                // At once: the store may panic.
+                self.state().failed(&error);
                 return Err(error);
             }
             now = SystemTime::now();

@@ -28,6 +28,7 @@ struct Inner {
     tokens: Mutex<Option<Tokens>>,
     fails_to_write: AtomicBool,
     panics: AtomicBool,
+    panics_after: AtomicBool,
     fails_to_load: AtomicBool,
     is_busy: AtomicBool,
     /// What somebody else stores who has the lock for too long.
@@ -77,7 +78,9 @@ impl TokenStore for Store {
             *tokens = Some(others);
             return Err(io::ErrorKind::TimedOut.into());
         }
-        if let Some(renewed) = renew(tokens.clone()) {
+        let renewed = renew(tokens.clone());
+        assert!(!self.0.panics_after.swap(false, Ordering::SeqCst), "as told");
+        if let Some(renewed) = renewed {
             if self.0.fails_to_write.load(Ordering::SeqCst) {
                 return Err(io::ErrorKind::StorageFull.into());
             }
@@ -631,6 +634,18 @@ fn a_panic_in_a_callback_or_a_store_leaves_no_lock_and_no_waiter_behind() {
         assert!(results.iter().all(Result::is_ok), "{place}: {results:?}");
         assert_eq!(sent(&server), (1, 8), "{place}");
     }
+}
+
+#[test]
+fn a_final_refusal_stands_though_the_store_panics_after_it() {
+    let server = FakeApi::start();
+    let store = Store::of(expired(&server));
+    server.revoke_tokens();
+    store.0.panics_after.store(true, Ordering::SeqCst);
+    let session = session(&server, &store);
+    assert!(panic::catch_unwind(AssertUnwindSafe(|| session.datasets())).is_err());
+    assert!(session.datasets().unwrap_err().needs_sign_in());
+    assert_eq!(sent(&server), (1, 0));
 }
 
 #[test]
