@@ -167,7 +167,10 @@ impl State {
             return Ok(Plan::Use(tokens));
         }
         let (held, known) = (self.tokens.clone(), &mut self.known);
-        let tokens = held.filter(|_| known.refusal.is_none()).ok_or(known.refusal.clone())?;
+        if let Some(refusal) = &known.refusal {
+            return Err(Some(refusal.clone()));
+        }
+        let tokens = held.ok_or(None)?;
         let is_rejected = call.is_rejected(&tokens);
         let is_alive = tokens.time_left(now).is_some();
         let is_early = is_alive && !is_rejected;
@@ -205,7 +208,7 @@ impl State {
     /// gone. What is next is planned anew.
     ///
     /// # Errors
-    /// The same, if the tokens have expired meanwhile.
+    /// The same, unless it is a refusal, if the tokens have expired meanwhile.
     pub(super) fn put_off(&mut self, now: SystemTime, error: Error) -> Result<(), Error> {
         let is_refusal = error.needs_sign_in();
         let Some(left) = self.tokens.as_ref().and_then(|tokens| tokens.time_left(now)) else {
