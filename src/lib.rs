@@ -172,8 +172,8 @@
 // http/tunnel      … the CONNECT request to a proxy, and its response
 //
 // bin/datalens     the command: args (options, help), settings (variables, files), password,
-//                  terminal (the prompt), output (and signs of life), error (exit statuses),
-//                  signals
+//                  terminal (the prompt), output (also what is being waited for), error (exit
+//                  statuses), signals (which wait until new tokens are stored)
 
 #![forbid(unsafe_code)]
 
