@@ -389,6 +389,26 @@ AiEA0RM6Ew8r1ssPfbryxIXdm1zfZl/wkO5+G+NDAWd/9zQCIQCgB442rAEkggd9
     }
 
     #[test]
+    fn a_certificate_with_more_in_it_than_belongs_there_is_refused() {
+        let der = ders(VERSION_3).remove(0);
+        let (content, _) = element(0x30, &der).unwrap();
+        let (fields, rest) = element(0x30, content).unwrap();
+        let sequence = |parts: &[&[u8]]| {
+            let content = parts.concat();
+            let length = u16::try_from(content.len()).unwrap().to_be_bytes();
+            [&[0x30, 0x82][..], &length, &content].concat()
+        };
+        let more = &[5, 0][..];
+        assert_eq!(sequence(&[&sequence(&[fields]), rest]), der);
+        for der in [
+            sequence(&[&sequence(&[fields, more]), rest]),
+            sequence(&[&sequence(&[fields]), rest, more]),
+        ] {
+            assert!(leading_certificate(&der).is_none() && !rustls_takes(der));
+        }
+    }
+
+    #[test]
     fn elements_are_those_of_der() {
         let element_of = |head: &[u8], length| [head, &vec![7; length]].concat();
         for (der, content) in [
