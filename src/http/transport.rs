@@ -409,4 +409,22 @@ mod tests {
             assert_eq!((error.stage, error.kind), (Stage::Resolve, Kind::Timeout), "{error:?}");
         }
     }
+
+    #[test]
+    fn a_tunnel_has_what_a_slow_lookup_leaves_of_the_limit() {
+        let silent = TcpListener::bind("127.0.0.1:0").unwrap();
+        let address = silent.local_addr().unwrap();
+        let limit = Duration::from_millis(1200);
+        let slow = move |_: &str| {
+            thread::sleep(limit * 3 / 4);
+            Ok(vec![address])
+        };
+        let proxy = ureq::Proxy::new("http://proxy.example:3128").ok();
+        let config = ureq::Agent::config_builder().proxy(proxy).timeout_connect(Some(limit));
+        let agent = agent(config.build(), CachingResolver::new(Box::new(slow), Arc::new(|_| {})));
+        let start = Instant::now();
+        let error = connect_error(agent.get("https://api.example/").call());
+        assert_eq!((error.stage, error.kind), (Stage::Proxy, Kind::Timeout), "{error:?}");
+        assert!(start.elapsed() < limit * 3 / 2, "{:?}", start.elapsed());
+    }
 }

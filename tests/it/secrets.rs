@@ -85,15 +85,21 @@ fn a_logger_at_the_debug_level_records_no_secret() {
     assert_no_secret("the log", &log);
 }
 
-#[test]
-fn events_hold_no_secret() {
+/// A client, and what it tells of events.
+fn recording(server: &FakeApi) -> (Client, Arc<Mutex<String>>) {
     let seen = Arc::new(Mutex::new(String::new()));
     let theirs = Arc::clone(&seen);
-    let server = FakeApi::start();
     let client = builder(&server.base_url())
         .on_event(move |event| *theirs.lock().unwrap() += &format!("{event}\n{event:?}\n"))
         .build()
         .unwrap();
+    (client, seen)
+}
+
+#[test]
+fn events_hold_no_secret() {
+    let server = FakeApi::start();
+    let (client, seen) = recording(&server);
     let session = sign_in(&client);
     server.expire_tokens();
     session.datasets().unwrap();
@@ -109,13 +115,8 @@ fn events_hold_no_secret() {
 
 #[test]
 fn the_path_of_a_redirect_that_holds_a_secret_is_left_out_of_events() {
-    let seen = Arc::new(Mutex::new(String::new()));
-    let theirs = Arc::clone(&seen);
     let server = FakeApi::start();
-    let client = builder(&server.base_url())
-        .on_event(move |event| *theirs.lock().unwrap() += &format!("{event}\n"))
-        .build()
-        .unwrap();
+    let (client, seen) = recording(&server);
     let session = session_with_token(&client, "own-access-token");
     for (path, shown) in [
         ("/v1/elsewhere", "GET /v1/elsewhere at"),
