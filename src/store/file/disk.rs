@@ -105,6 +105,8 @@ impl Drop for OpenFile {
         if self.is_temporary && self.is_current() {
             let _ = fs::remove_file(&self.path);
         }
+        // A process that another thread has just forked has a copy, and with it the lock.
+        let _ = self.file.unlock();
     }
 }
 
@@ -202,6 +204,19 @@ mod tests {
         assert_eq!(error.to_string(), format!("can't lock {path:?}: {reason}"));
         drop(holder);
         assert!(acquire(LOCK_TIMEOUT).is_ok());
+    }
+
+    #[test]
+    fn a_lock_ends_with_its_holder_though_a_process_just_forked_has_a_copy() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("lock");
+        fs::write(&path, "").unwrap();
+        let acquire = || OpenFile::lock(&path, Instant::now());
+        let holder = acquire().unwrap();
+        let _copy = holder.file.try_clone().unwrap();
+        assert!(acquire().is_err());
+        drop(holder);
+        assert!(acquire().is_ok());
     }
 
     #[test]
