@@ -415,6 +415,7 @@ mod tests {
             ("access_token=abcdefgh", "access_token=…"),
             ("no: Token : abcdefgh is old", "no: Token : … is old"),
             ("app code:abcdefgh", "app code:…"),
+            ("key_id=abcdefgh", "key_id=…"),
             ("/x?app_id=abcdefghi&app_code=ab.cd,ef&x=y", "/x?app_id=abcdefghi&app_code=…"),
             (r#"got "password":"a b c d e", "x":"y z""#, r#"got "password":"…", "x":"y z""#),
             (r#"{'secret': 'ab"cd ef\'gh'}"#, "{'secret': '…'}"),
@@ -435,6 +436,7 @@ mod tests {
             ("code: 404, reason: something", "code: 404, reason: something"),
             ("the token abcdefgh expired", "the token abcdefgh expired"),
             ("reason: abcdefgh", "reason: abcdefgh"),
+            ("no code, reason: abcdefgh", "no code, reason: abcdefgh"),
             ("password:", "password:"),
             ("token=\"", "token=\""),
         ] {
