@@ -72,7 +72,7 @@ pub(super) enum Plan {
         tokens: Arc<Tokens>,
         is_early: bool,
     },
-    /// Let the call fail: there is no help against its 401 to these.
+    /// Let the call use these, or fail by its 401 to them: it refreshes no more.
     GiveUp(Arc<Tokens>),
 }
 
@@ -184,7 +184,8 @@ impl State {
         // A 401 that another refresh won't help against, as far as is known, is the caller's.
         known.is_refresh_useless |= is_rejected && call.is_renewed;
         let is_in_doubt = known.is_refresh_useless || known.first_use.strong_count() > 0;
-        if is_rejected && (call.is_renewed || is_in_doubt && is_alive) {
+        let has_refreshed = call.rejected.is_some() && call.is_renewed;
+        if has_refreshed || is_rejected && is_in_doubt && is_alive {
             return Ok(Plan::GiveUp(tokens));
         }
         Ok(Plan::Refresh { tokens, is_early })
@@ -535,6 +536,10 @@ mod tests {
         let mut state = new_state(Some(tokens.clone()));
         let plan = state.plan(time(0), &mut rejection(&tokens, true));
         assert!(matches!(plan, Ok(Plan::GiveUp(_))));
+        // Nor does it replace what others have brought, who would replace what it brings.
+        state.adopt(Some(pair(2, 0)), ACCOUNT).unwrap();
+        let plan = state.plan(time(0), &mut rejection(&tokens, true));
+        assert!(matches!(plan, Ok(Plan::GiveUp(tokens)) if number(&tokens) == 2));
     }
 
     // All interleavings of three callers. A caller's program is that of `Session::call`,
