@@ -234,4 +234,13 @@ mod tests {
         assert_eq!(error.kind(), ErrorKind::NotFound);
         assert_eq!(fs::read_dir(directory.path()).unwrap().count(), 0);
     }
+
+    #[test]
+    fn what_a_file_cannot_be_renamed_over_is_not_taken_for_a_mount_point() {
+        let directory = tempfile::tempdir().unwrap();
+        let store = FileStore::new(directory.path().join("directory"));
+        fs::create_dir(&store.path).unwrap();
+        let error = store.is_mount_point(b"old").unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::IsADirectory);
+    }
 }

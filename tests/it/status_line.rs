@@ -3,7 +3,11 @@
 
 use std::fs::File;
 use std::io::Write;
+use std::path::Path;
 use std::process::Stdio;
+
+use nix::sys::stat::Mode;
+use nix::unistd::mkfifo;
 
 use crate::job_control::{DATALENS as IN_SHELL, interactive, shells};
 use crate::support::command::{DATALENS, datalens_at, start, wait};
@@ -11,6 +15,7 @@ use crate::support::fake_api::http::{json_response, response};
 use crate::support::fake_api::scripted_server::{ScriptedServer, respond};
 use crate::support::fake_api::{DATASETS, EMAIL, FakeApi, PASSWORD};
 use crate::support::fixture::Fixture;
+use crate::support::mounts::{bind_at, with_mounts};
 use crate::support::terminal::{Terminal, at_terminal};
 
 /// What wipes a line: ECMA-48's "erase in line".
@@ -87,6 +92,16 @@ fn the_line_fits_a_narrow_terminal_whatever_it_says() {
 }
 
 #[test]
+fn the_line_is_shown_where_the_terminal_does_not_say_its_width() {
+    let server = FakeApi::start();
+    let held = server.hold("/v1/datasets");
+    let mut terminal = Terminal::with_columns(datalens(&server.base_url()), 0);
+    expect_status(&mut terminal, &datasets_from(&server));
+    drop(held);
+    assert!(terminal.end().0.success());
+}
+
+#[test]
 fn the_line_is_wiped_before_a_message() {
     let server = FakeApi::start();
     server.respond_always("/v1/datasets", json_response("404 Not Found", "{}"));
@@ -143,6 +158,18 @@ fn each_wait_has_its_name() {
     expect_status(&mut terminal, &format!("signing in at 127.0.0.1:{}", server.port()));
     drop(sign_in);
     assert!(terminal.end().0.success());
+}
+
+#[test]
+fn a_lookup_that_hangs_has_its_name() {
+    with_mounts(|directory| {
+        // Nobody writes to it, so that whoever opens it waits.
+        let hosts = directory.join("hosts");
+        mkfifo(&hosts, Mode::from_bits_truncate(0o644)).unwrap();
+        bind_at(&hosts, Path::new("/etc/hosts"));
+        let mut terminal = Terminal::start(datalens("http://localhost:1"));
+        expect_status(&mut terminal, "looking up localhost");
+    });
 }
 
 #[test]

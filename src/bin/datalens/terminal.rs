@@ -197,6 +197,12 @@ mod tests {
     }
 
     #[test]
+    fn a_call_that_failed_is_an_error() {
+        assert!(os_result(0).is_ok());
+        assert!(os_result(-1).is_err());
+    }
+
+    #[test]
     fn a_line_is_read_to_its_end_and_no_further() {
         let mut input = &b"first\nsecond\nthird"[..];
         for line in ["first\n", "second\n", "third", ""] {

@@ -2,7 +2,7 @@
 
 use std::fs;
 use std::io::ErrorKind;
-use std::os::unix::fs::{MetadataExt, chown, symlink};
+use std::os::unix::fs::{MetadataExt, chown, lchown, symlink};
 use std::os::unix::net::UnixListener;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::Path;
@@ -50,6 +50,18 @@ fn what_does_not_hold_tokens_is_refused_and_left_alone() {
 }
 
 #[test]
+fn a_file_of_128_kilobytes_is_read_and_a_larger_one_is_refused() {
+    let directory = tempfile::tempdir().unwrap();
+    let store = store_in(directory.path());
+    let whole = serde_json::to_string(&tokens(1)).unwrap();
+    for (size, is_read) in [(128 * 1024, true), (128 * 1024 + 1, false)] {
+        let blanks = " ".repeat(size - whole.len());
+        write_private(&directory.path().join("s.json"), format!("{whole}{blanks}"));
+        assert_eq!(store.load().is_ok(), is_read);
+    }
+}
+
+#[test]
 fn a_file_that_others_can_read_or_write_is_refused_with_what_to_type() {
     let directory = tempfile::tempdir().unwrap();
     let path = directory.path().join("it's\x1b.json");
@@ -91,11 +103,15 @@ fn what_is_no_regular_file_is_refused_without_waiting() {
     for_each_oddity(|directory, make| {
         let path = directory.join("s.json");
         make(&path);
-        let store = FileStore::new(path);
+        let store = FileStore::new(&path);
         let before = names(directory);
-        for error in [store.load().unwrap_err(), refusal(&store)] {
-            assert_eq!(error.kind(), ErrorKind::InvalidInput);
-            assert!(error.to_string().contains("not a regular file"), "{error}");
+        // Whose it is doesn't matter; only root can give it away.
+        for owner in [None, Uid::effective().is_root().then_some(OTHER)] {
+            lchown(&path, owner, None).unwrap();
+            for error in [store.load().unwrap_err(), refusal(&store)] {
+                assert_eq!(error.kind(), ErrorKind::InvalidInput);
+                assert!(error.to_string().contains("not a regular file"), "{error}");
+            }
         }
         assert_eq!(names(directory), before);
     });
