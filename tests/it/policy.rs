@@ -529,6 +529,15 @@ fn whoever_cannot_store_what_it_refreshed_says_so_once_and_the_others_succeed() 
 }
 
 #[test]
+fn nobody_is_told_to_wait_for_tokens_in_memory() {
+    let server = FakeApi::start();
+    let is_locking = |event: &Event<'_>| matches!(event, Event::Locking { .. });
+    let client = client_with(&server, move |event| assert!(!is_locking(event), "{event}"));
+    let session = client.sign_in(EMAIL, &Password::new(PASSWORD)).unwrap();
+    session.datasets().unwrap();
+}
+
+#[test]
 fn the_store_does_not_bring_a_replaced_pair_back() {
     for is_empty in [false, true] {
         let server = FakeApi::start();
