@@ -124,6 +124,15 @@ fn variables_that_cannot_be_used_are_named_and_nothing_is_sent() {
 }
 
 #[test]
+fn certificates_of_8_megabytes_are_read_and_more_are_refused() {
+    let server = FakeApi::start();
+    for (size, words) in [(8 << 20, "no certificate"), ((8 << 20) + 1, "too large")] {
+        let file = temporary_file(" ".repeat(size));
+        run(at(&server).arg("--cacert").arg(file.path()).arg(EMAIL)).assert_failed(2, words);
+    }
+}
+
+#[test]
 fn what_is_not_utf8_is_refused() {
     let server = FakeApi::start();
     let bad = OsStr::from_bytes(b"\xff@\n");

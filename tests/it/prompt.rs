@@ -11,9 +11,9 @@ use pty_process::blocking::Command;
 
 use crate::support::command::DATALENS;
 use crate::support::fake_api::{DATASETS, EMAIL, FakeApi, PASSWORD};
-use crate::support::process::{catches, kill};
+use crate::support::process::{catches, child_of, kill};
 use crate::support::terminal::{Terminal, at_terminal};
-use crate::support::wait_until;
+use crate::support::{skip, wait_until};
 
 fn datalens(server: &FakeApi) -> Command {
     at_terminal(DATALENS, &server.base_url()).arg(EMAIL)
@@ -227,6 +227,26 @@ fn signals_from_outside_restore_the_modes_and_end_the_program() {
         terminal.expect_original_modes();
         let (status, shown) = terminal.end();
         assert_eq!(status.signal(), Some(signal as i32), "{signal}: {shown}");
+    }
+    assert!(server.requests().is_empty());
+}
+
+#[test]
+fn signals_end_the_first_process_of_a_container_whom_the_kernel_spares() {
+    let unshare = ["--pid", "--fork"];
+    let alone = std::process::Command::new("unshare").args(unshare).arg("true").status();
+    if !alone.is_ok_and(|status| status.success()) {
+        return skip("there is no namespace of processes");
+    }
+    let server = FakeApi::start();
+    for signal in [Signal::SIGTERM, Signal::SIGINT] {
+        let command = at_terminal("unshare", &server.base_url());
+        let mut terminal = Terminal::start(command.args(unshare).arg(DATALENS).arg(EMAIL));
+        terminal.expect_prompt();
+        kill(child_of(terminal.leader()), signal);
+        terminal.expect_original_modes();
+        let (status, shown) = terminal.end();
+        assert_eq!(status.code(), Some(128 + signal as i32), "{signal}: {shown}");
     }
     assert!(server.requests().is_empty());
 }

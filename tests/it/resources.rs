@@ -79,6 +79,21 @@ fn a_resource_is_read_into_a_type() {
 }
 
 #[test]
+fn the_credentials_are_added_to_the_query_without_an_empty_parameter() {
+    let (server, session) = signed_in();
+    for (resource, start) in [
+        ("x", "/v1/x?app_id="),
+        ("x?", "/v1/x?app_id="),
+        ("x?a=b", "/v1/x?a=b&app_id="),
+        ("x?a=b&", "/v1/x?a=b&app_id="),
+    ] {
+        let _ = session.get::<()>(resource);
+        let target = server.requests().pop().unwrap().target;
+        assert!(target.starts_with(start), "{target}");
+    }
+}
+
+#[test]
 fn json_that_does_not_fit_the_type_names_the_member_and_never_a_value() {
     let (server, session) = signed_in();
     for (body, words) in [

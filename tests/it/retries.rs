@@ -1,9 +1,11 @@
 //! Which calls are sent again, and after what.
 
-use std::sync::{Arc, Mutex, mpsc};
+use std::io::Read;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, OnceLock, mpsc};
 use std::time::Duration;
 
-use here_datalens::{ClientBuilder, Error, Event, JsonCheck};
+use here_datalens::{ClientBuilder, Error, Event, JsonCheck, Session};
 
 use crate::support::CLOSED_PORT;
 use crate::support::client::{
@@ -40,6 +42,34 @@ fn a_retry_has_the_time_limit_of_the_call_anew() {
     let session = sign_in(&client.build().unwrap());
     server.respond_once("/v1/", response("503 Service Unavailable", &[], b"{}"));
     session.datasets().map(drop).unwrap();
+}
+
+#[test]
+fn closed_idle_connections_are_passed_over_up_to_a_limit_for_each_retry() {
+    // Each connection serves one request, and is closed by the next.
+    let server = ScriptedServer::start(|_, mut stream| {
+        respond(&stream, &json_response("200 OK", "{}"));
+        let _ = stream.read(&mut [0]);
+    });
+    for (max_retries, expected) in [(0, 65), (1, 130)] {
+        let session = Arc::new(OnceLock::<Session>::new());
+        let requests = Arc::new(AtomicUsize::new(0));
+        let (theirs, counted) = (Arc::clone(&session), Arc::clone(&requests));
+        let is_within = AtomicBool::new(false);
+        let builder = builder(&server.base_url()).max_retries(max_retries);
+        let builder = builder.on_event(move |event| {
+            let is_request = matches!(event, Event::Request { .. });
+            if is_request && !is_within.swap(true, Ordering::SeqCst) {
+                counted.fetch_add(1, Ordering::SeqCst);
+                // Leaves an idle connection for the request that is to be sent.
+                theirs.wait().datasets().unwrap();
+                is_within.store(false, Ordering::SeqCst);
+            }
+        });
+        let session = session.get_or_init(|| session_with_token(&builder.build().unwrap(), "t"));
+        assert!(session.datasets().unwrap_err().is_temporary());
+        assert_eq!(requests.load(Ordering::SeqCst), expected);
+    }
 }
 
 #[test]

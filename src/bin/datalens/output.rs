@@ -162,8 +162,8 @@ fn show_wait() {
     }
     let bytes = if status.bytes > 0 { format!("{} bytes, ", status.bytes) } else { String::new() };
     let time = format!(" … {bytes}{seconds} s");
-    // No character has more columns than bytes, in UTF-8.
-    let columns = terminal::columns(io::stderr()).map_or(MAX_LINE, |all| all - 1);
+    // No character has more columns than bytes, in UTF-8, and the ellipsis has fewer.
+    let columns = terminal::columns(io::stderr()).unwrap_or(MAX_LINE);
     let room = MAX_LINE.min(columns).saturating_sub(time.len());
     let end = (0..=room.min(wait.len())).rfind(|end| wait.is_char_boundary(*end));
     let line = format!("\r{}{time}\x1b[K", &wait[..end.unwrap_or(0)]);

@@ -11,6 +11,14 @@ pub fn kill(process: u32, signal: Signal) {
     signal::kill(Pid::from_raw(process as i32), signal).expect("the process lives");
 }
 
+/// The child of a process that has one.
+pub fn child_of(process: u32) -> u32 {
+    let names = fs::read_dir("/proc").expect("proc(5)").flatten().map(|entry| entry.file_name());
+    let mut processes = names.filter_map(|name| name.to_str()?.parse().ok());
+    let parent = Some(process.to_string());
+    processes.find(|process| stat(*process, 1) == parent).expect("a child")
+}
+
 pub fn wait_until_stopped(process: u32) {
     wait_until("a stopped process", || stat(process, 0).as_deref() == Some("T"));
 }
