@@ -188,6 +188,15 @@ fn a_fresh_token_waits_for_nobody() {
 }
 
 #[test]
+fn what_is_fresh_in_the_store_is_taken_without_its_lock() {
+    let server = FakeApi::start();
+    let store = Store::of(tokens(&server, 3600, 3600));
+    // As soon as it is locked.
+    store.0.panics.store(true, Ordering::SeqCst);
+    session(&server, &store).datasets().unwrap();
+}
+
+#[test]
 fn a_token_that_is_alive_is_used_while_an_early_refresh_fails() {
     for (status, body) in [("503 Service Unavailable", "{}"), ("400 Bad Request", "{}")] {
         let server = FakeApi::start();
