@@ -60,6 +60,24 @@ fn errors_can_be_made_and_say_what_a_caller_does_next() {
 }
 
 #[test]
+fn errors_say_what_failed_on_what() {
+    assert_eq!(
+        made().map(|error| error.to_string()),
+        [
+            "datasets/: access refused: no permission, or the app id or the app code is wrong \
+             (status 403); the server says: its own words",
+            "refresh at example.com: no refresh token: sign in again",
+            "datasets/: the server failed (status 503); the server says: its own words",
+            "datasets/: redirected to nowhere usable (status 302)",
+            "proxy 10.0.0.1:3128: wants other credentials: they are set in its URL, \
+             user:password@host (status 407)",
+            "vault: in use elsewhere",
+            "can't write the output",
+        ]
+    );
+}
+
+#[test]
 fn a_store_and_a_writer_are_the_sources_of_their_errors() {
     use std::error::Error as _;
     let sources = made().map(|error| error.source().map(|source| source.to_string()));
