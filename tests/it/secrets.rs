@@ -43,7 +43,7 @@ fn debug_shows_no_secret() {
     );
     assert_no_secret("Debug", &shown);
     assert!(!shown.contains("proxy-secret"), "{shown}");
-    for word in [APP_ID, EMAIL, "Session {", "Client {", "ClientBuilder {"] {
+    for word in [APP_ID, EMAIL, "Credentials {", "Session {", "Client {", "ClientBuilder {"] {
         assert!(shown.contains(word), "{word}: {shown}");
     }
 }
